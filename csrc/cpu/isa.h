@@ -1,0 +1,84 @@
+// The contract between the torch glue (register.cpp) and the kernels, which are compiled once per
+// instruction set. Kernels take raw pointers, never allocate and never start threads: each works on
+// a range of independent items that the glue hands out. Sizes and strides are in elements; "frame"
+// is a step of a layer's own time axis.
+#pragma once
+
+#include <cstdint>
+
+namespace fastcodec {
+
+// Values of the ops' `activation` argument (fastcodec/ops/conv1d.py: ACTIVATIONS).
+enum class Activation : int64_t { kNone = 0, kElu = 1, kLeakyRelu = 2, kSnake = 3 };
+
+// ELU, or max(x, slope x), or x + sin^2(alpha x) * inverse_beta with one pair a channel.
+struct Prologue {
+  Activation kind;
+  const float* alpha;
+  const float* inverse_beta;
+  float slope;
+};
+
+// A convolution over time-major memory without padding. `blocks` column blocks of `width` columns
+// each read channel group (block % groups): a convolution has one block a group; a transposed one
+// has the columns of all its phases in one block, or one block a phase and group.
+struct Conv {
+  const float* x;  // [batch][frames in][channels], channel stride 1
+  int64_t x_batch, x_frame;
+  const float* weight;    // from conv_pack
+  const float* bias;      // column n uses bias[n % bias_size]; or null
+  const float* residual;  // like out; or null
+  float* out;             // [batch][frames][blocks * width]
+  int64_t bias_size, frames, channels, taps, stride, dilation, groups, blocks, width;
+};
+
+// One time step of one layer. Gates in torch's order i, f, g, o.
+struct LstmStep {
+  const float* gates;   // [batch][4 * hidden] W_ih x + b_ih + b_hh, batch stride gates_batch
+  const float* weight;  // from lstm_pack
+  const float* h_in;    // [batch][hidden]
+  float* h_out;         // [batch][hidden]
+  float* c;             // [batch][hidden], updated in place
+  int64_t batch, hidden, gates_batch;
+};
+
+struct RvqEncode {
+  const float* x;  // [batch][frames][features], feature stride 1
+  int64_t x_batch, x_frame;
+  const float* packed;     // from rvq_pack
+  const float* codebooks;  // [stages][codewords][features]
+  int64_t* codes;          // [batch][stages][frames]
+  int64_t frames, features, codewords, stages;
+};
+
+struct Kernels {
+  const char* name;
+
+  // conv1d.cpp: weight [blocks * width][channels / groups][taps] -> packed
+  int64_t (*conv_packed_size)(const Conv&);
+  void (*conv_pack)(const Conv&, const float* weight, float* packed);
+  int64_t (*conv_panels)(const Conv&);
+  void (*conv)(const Conv&, int64_t batch, int64_t frame_begin, int64_t frame_end,
+               int64_t panel_begin, int64_t panel_end);
+
+  // snake.cpp: out [frames][channels] = activation of x
+  void (*prologue)(const Prologue&, const float* x, int64_t channel_stride, int64_t frame_stride,
+                   int64_t frames, int64_t channels, float* out);
+
+  // lstm.cpp: weight [4 * hidden][hidden] -> packed; a step works on blocks of hidden units
+  int64_t (*lstm_blocks)(int64_t hidden);
+  int64_t (*lstm_packed_size)(int64_t hidden);
+  void (*lstm_pack)(const float* weight, int64_t hidden, float* packed);
+  void (*lstm_step)(const LstmStep&, int64_t block_begin, int64_t block_end);
+
+  // rvq_encode.cpp: one stage's codebook [codewords][features] -> packed; rows are (batch, frame)
+  int64_t (*rvq_packed_size)(int64_t codewords, int64_t features);
+  void (*rvq_pack)(const float* codebook, int64_t codewords, int64_t features, float* packed);
+  int64_t (*rvq_scratch_size)(int64_t rows, int64_t features);
+  void (*rvq_encode)(const RvqEncode&, int64_t row_begin, int64_t row_end, float* scratch);
+};
+
+// The table in use, or null where the processor runs none of them or FASTCODEC_ISA=reference.
+const Kernels* kernels();
+
+}  // namespace fastcodec

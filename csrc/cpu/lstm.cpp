@@ -1,0 +1,66 @@
+// The recurrent half of an LSTM, one step at a time: gates + W_hh h, then the cell.
+//
+// Hidden units are cut into blocks of one vector; a block owns its four gates, so it needs no other
+// block's result of the same step. Packed weight: [block][k][gate][lane].
+#include <algorithm>
+
+#include "isa.h"
+#include "tile.h"
+
+namespace FASTCODEC_ISA_NS {
+namespace {
+
+using fastcodec::LstmStep;
+
+constexpr int kGates = 4;
+constexpr int kBatchRows = kRows / 2;  // 4 vectors a row instead of 2
+
+template <int M>
+void step_rows(const LstmStep& p, int64_t block, int64_t row) {
+  const int64_t unit = block * kLanes, hidden = p.hidden;
+  const int n = static_cast<int>(std::min<int64_t>(kLanes, hidden - unit));
+  V sums[M][kGates];
+  for (int m = 0; m < M; ++m) {
+    const float* gates = p.gates + (row + m) * p.gates_batch + unit;
+    for (int g = 0; g < kGates; ++g) sums[m][g] = load_part(gates + g * hidden, n);
+  }
+  accumulate(sums, p.h_in + row * hidden, hidden, 1, hidden, 0,
+             p.weight + block * hidden * kGates * kLanes);
+  for (int m = 0; m < M; ++m) {
+    const int64_t at = (row + m) * hidden + unit;
+    const V keep = sigmoid(sums[m][1]) * load_part(p.c + at, n);
+    const V c = fma(sigmoid(sums[m][0]), tanh(sums[m][2]), keep);
+    store_part(p.c + at, c, n);
+    store_part(p.h_out + at, sigmoid(sums[m][3]) * tanh(c), n);
+  }
+}
+
+}  // namespace
+
+int64_t lstm_blocks(int64_t hidden) { return (hidden + kLanes - 1) / kLanes; }
+
+int64_t lstm_packed_size(int64_t hidden) { return lstm_blocks(hidden) * hidden * kGates * kLanes; }
+
+void lstm_pack(const float* weight, int64_t hidden, float* packed) {
+  for (int64_t block = 0; block < lstm_blocks(hidden); ++block) {
+    for (int64_t k = 0; k < hidden; ++k) {
+      for (int64_t g = 0; g < kGates; ++g) {
+        for (int64_t u = block * kLanes; u < (block + 1) * kLanes; ++u) {
+          *packed++ = u < hidden ? weight[(g * hidden + u) * hidden + k] : 0.0f;
+        }
+      }
+    }
+  }
+}
+
+void lstm_step(const LstmStep& p, int64_t block_begin, int64_t block_end) {
+  for (int64_t block = block_begin; block < block_end; ++block) {
+    for (int64_t row = 0; row < p.batch; row += kBatchRows) {
+      with_rows<kBatchRows>(p.batch - row, [&](auto rows) {
+        step_rows<decltype(rows)::value>(p, block, row);
+      });
+    }
+  }
+}
+
+}  // namespace FASTCODEC_ISA_NS

@@ -1,0 +1,43 @@
+// One instruction set's kernels, as a table. Compiled once per instruction set like the kernels.
+#include "isa.h"
+
+#define FC_STRING_(x) #x
+#define FC_STRING(x) FC_STRING_(x)
+
+namespace FASTCODEC_ISA_NS {
+
+using namespace fastcodec;
+
+int64_t conv_packed_size(const Conv&);
+void conv_pack(const Conv&, const float*, float*);
+int64_t conv_panels(const Conv&);
+void conv(const Conv&, int64_t, int64_t, int64_t, int64_t, int64_t);
+void prologue(const Prologue&, const float*, int64_t, int64_t, int64_t, int64_t, float*);
+int64_t lstm_blocks(int64_t);
+int64_t lstm_packed_size(int64_t);
+void lstm_pack(const float*, int64_t, float*);
+void lstm_step(const LstmStep&, int64_t, int64_t);
+int64_t rvq_packed_size(int64_t, int64_t);
+void rvq_pack(const float*, int64_t, int64_t, float*);
+int64_t rvq_scratch_size(int64_t, int64_t);
+void rvq_encode(const RvqEncode&, int64_t, int64_t, float*);
+
+const Kernels& table() {
+  static const Kernels kTable = {FC_STRING(FASTCODEC_ISA_NS),
+                                 conv_packed_size,
+                                 conv_pack,
+                                 conv_panels,
+                                 conv,
+                                 prologue,
+                                 lstm_blocks,
+                                 lstm_packed_size,
+                                 lstm_pack,
+                                 lstm_step,
+                                 rvq_packed_size,
+                                 rvq_pack,
+                                 rvq_scratch_size,
+                                 rvq_encode};
+  return kTable;
+}
+
+}  // namespace FASTCODEC_ISA_NS

@@ -1,0 +1,31 @@
+"""The library's operators; ``registry()`` lists them. Importing a name here gives the op itself."""
+
+from fastcodec.ops._op import Op, connect, forced_backend, registry, use_backend
+from fastcodec.ops.conv1d import ACTIVATIONS, conv1d, conv1d_pack
+from fastcodec.ops.conv_transpose1d import conv_transpose1d, conv_transpose1d_pack
+from fastcodec.ops.group_norm import group_norm
+from fastcodec.ops.lstm import lstm, lstm_pack
+from fastcodec.ops.rvq_decode import rvq_decode
+from fastcodec.ops.rvq_encode import rvq_encode, rvq_encode_pack
+from fastcodec.ops.snake import snake
+
+connect()
+
+__all__ = [
+    "ACTIVATIONS",
+    "Op",
+    "conv1d",
+    "conv1d_pack",
+    "conv_transpose1d",
+    "conv_transpose1d_pack",
+    "forced_backend",
+    "group_norm",
+    "lstm",
+    "lstm_pack",
+    "registry",
+    "rvq_decode",
+    "rvq_encode",
+    "rvq_encode_pack",
+    "snake",
+    "use_backend",
+]

@@ -1,0 +1,180 @@
+"""The one dispatch rule: an op is its reference, a torch schema, and the backends that serve it.
+
+``@op(...)`` declares the torch operator ``fastcodec::<name>`` with the schema of the reference's
+signature. A call takes the first backend of ``BACKENDS`` that is there and accepts the arguments,
+else the reference; with a backend forced by name it takes that one or raises ``BackendError``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import infer_schema
+
+from fastcodec import _native
+from fastcodec.errors import BackendError
+
+BACKENDS = ("cpu", "cuda", "triton", "reference")
+LIBRARY = torch.library.Library("fastcodec", "DEF")
+
+_ops: dict[str, Op] = {}
+_schemas: dict[str, str] = {}
+_forced: str | None = None
+
+
+class Op:
+    """An operator of the library; calling it dispatches. See the reference for its meaning."""
+
+    def __init__(self, reference: Callable[..., Any], decided_by: int) -> None:
+        self.name = reference.__name__
+        self.reference = reference
+        self.__doc__ = reference.__doc__
+        self.examples: Callable[[], Sequence[tuple[Any, ...]]] = tuple
+        self._decided_by = decided_by
+        self._native = getattr(torch.ops.fastcodec, self.name).default
+
+    def __call__(self, *args: Any) -> Any:
+        if _forced is None:
+            x = args[self._decided_by]
+            fits = x.dtype is torch.float32 and x.device.type == "cpu"
+            return self._native(*args) if fits and _native._why_not is None else self.reference(*args)
+        if _forced == "reference":
+            return self.reference(*args)
+        if (reason := self.why_not(_forced, args)) is not None:
+            raise BackendError(f"{self.name}: backend '{_forced}' was asked for, but {reason}")
+        return self._native(*args)
+
+    def why_not(self, backend: str, args: Sequence[Any] | None = None) -> str | None:
+        """Why ``backend`` cannot serve this op (with these arguments), or None where it can."""
+        if backend == "reference":
+            return None
+        if backend != "cpu":
+            return f"there is no {backend} kernel of {self.name}"
+        if (reason := _native.cpu_why_not()) is not None or args is None:
+            return reason
+        x = args[self._decided_by]
+        if x.device.type != "cpu" or x.dtype is not torch.float32:
+            return f"it takes float32 tensors on the CPU, got {x.dtype} on {x.device}"
+        return None
+
+    def report(self) -> list[tuple[str, str | None]]:
+        """(backend, None or why not) in the order in which a call tries them."""
+        return [(backend, self.why_not(backend)) for backend in BACKENDS]
+
+
+def op(
+    *, fake: Callable[..., Any], trainable: bool = False, decided_by: int = 0
+) -> Callable[[Callable[..., Any]], Op]:
+    """Declare an op from its reference.
+
+    Args:
+        fake: shapes and strides of the result, for tracing
+        trainable: give it an autograd formula: the reference is run again in the backward pass
+        decided_by: position of the tensor whose device and dtype choose the backend
+    """
+
+    def declare(reference: Callable[..., Any]) -> Op:
+        name = declare_schema(reference, fake)
+        if trainable:
+            backward, setup_context = _vjp_of(reference)
+            torch.library.register_autograd(
+                f"fastcodec::{name}", backward, setup_context=setup_context, lib=LIBRARY
+            )
+        _ops[name] = Op(reference, decided_by)
+        return _ops[name]
+
+    return declare
+
+
+def declare_schema(signature: Callable[..., Any], fake: Callable[..., Any]) -> str:
+    """Declare ``fastcodec::<name>`` with the signature of a function and its fake."""
+    name = signature.__name__
+    schema = name + infer_schema(signature, mutates_args=())
+    LIBRARY.define(schema)
+    torch.library.register_fake(f"fastcodec::{name}", fake, lib=LIBRARY)
+    _schemas[name] = schema
+    return name
+
+
+def _vjp_of(reference: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Backward and context functions that differentiate the reference at the saved inputs."""
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.is_tensor = [isinstance(value, Tensor) for value in inputs]
+        ctx.constants = [None if isinstance(value, Tensor) else value for value in inputs]
+        ctx.save_for_backward(*(value for value in inputs if isinstance(value, Tensor)))
+
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        saved = iter(ctx.saved_tensors)
+        args = [next(saved) if is_tensor else c for is_tensor, c in zip(ctx.is_tensor, ctx.constants, strict=True)]
+        wanted = [i for i, needs in enumerate(ctx.needs_input_grad) if needs]
+        with torch.enable_grad():
+            for i in wanted:
+                args[i] = args[i].detach().requires_grad_()
+            outputs = reference(*args)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        found = torch.autograd.grad(outputs, [args[i] for i in wanted], grads, allow_unused=True)
+        by_input = dict(zip(wanted, found, strict=True))
+        return tuple(by_input.get(i) for i in range(len(args)))
+
+    return backward, setup_context
+
+
+def time_major(x: Tensor, batch: int, channels: int, frames: int) -> Tensor:
+    """An uninitialised [B, C, T] tensor with channels adjacent in memory, for fakes."""
+    return x.new_empty(batch, frames, channels).transpose(1, 2)
+
+
+def packed_vector(weight: Tensor) -> Tensor:
+    """A vector whose size only the kernels know, for the fakes of packing ops."""
+    return weight.new_empty(torch.library.get_ctx().new_dynamic_size())
+
+
+def registry() -> list[Op]:
+    """Every op, by name."""
+    return [_ops[name] for name in sorted(_ops)]
+
+
+class use_backend:
+    """Serve every op by one backend until changed, or inside a ``with`` block.
+
+    Args:
+        name: ``"cpu"``, ``"cuda"``, ``"triton"``, ``"reference"``, or None to choose by itself.
+            The environment variable ``FASTCODEC_BACKEND`` sets the start value.
+
+    Raises:
+        ValueError: for another name
+        BackendError: at the first call that this backend cannot serve
+    """
+
+    def __init__(self, name: str | None) -> None:
+        global _forced
+        if name is not None and name not in BACKENDS:
+            raise ValueError(f"use_backend: expected one of {', '.join(BACKENDS)} or None, got {name!r}")
+        self._before = _forced
+        _forced = name
+
+    def __enter__(self) -> use_backend:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        global _forced
+        _forced = self._before
+
+
+def forced_backend() -> str | None:
+    """The backend every op must use, or None."""
+    return _forced
+
+
+def connect() -> None:
+    """Load the native library (once all ops are declared) and read ``FASTCODEC_BACKEND``."""
+    _native.load(_schemas)
+    use_backend(os.environ.get("FASTCODEC_BACKEND") or None)
