@@ -1,0 +1,21 @@
+"""Neural audio codecs with custom kernels: same codes as upstream, whatever the batch or chunking."""
+
+from fastcodec.codecs import Codec, CodecInfo, Stream, load, models
+from fastcodec.codes import Codes
+from fastcodec.errors import BackendError, FormatError, WeightsError
+from fastcodec.ops import use_backend
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendError",
+    "Codec",
+    "CodecInfo",
+    "Codes",
+    "FormatError",
+    "Stream",
+    "WeightsError",
+    "load",
+    "models",
+    "use_backend",
+]

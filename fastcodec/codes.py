@@ -49,9 +49,9 @@ class Codes:
         """B, the number of signals."""
         return self.tokens.shape[0]
 
-    def __getitem__(self, row: int | slice) -> Codes:
-        """The codes of one row (still a batch, of one) or of a slice of rows."""
-        rows = slice(row, row + 1 or None) if isinstance(row, int) else row
+    def __getitem__(self, rows: int | slice | list[int]) -> Codes:
+        """The codes of one row (still a batch, of one) or of several."""
+        rows = [rows] if isinstance(rows, int) else rows
         scale = None if self.scale is None else self.scale[rows]
         return replace(
             self, tokens=self.tokens[rows], n_samples=self.n_samples[rows], scale=scale

@@ -1,0 +1,96 @@
+"""Upstream's names of a net's parameters, written where the net is built.
+
+A builder tags each layer with the path that upstream's checkpoint uses; ``load_tagged`` reads a
+checkpoint by these names. A parameter that upstream keeps in several entries (the layers of an
+LSTM, the codebooks of a quantizer) is their stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fastcodec.io.checkpoints import load_strict
+from fastcodec.layers.lstm import Lstm
+from fastcodec.layers.quantize import ResidualQuantizer
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+def tag(layer: Layer, path: str) -> Layer:
+    """The layer, with its path in upstream's checkpoint; ``{}`` in it counts stacked entries."""
+    layer.upstream_path = path  # type: ignore[assignment]
+    return layer
+
+
+def upstream_names(net: nn.Module) -> dict[str, list[str]]:
+    """Our name of every parameter -> upstream's names, several where ours is their stack."""
+    names: dict[str, list[str]] = {}
+    for prefix, layer in net.named_modules():
+        path = getattr(layer, "upstream_path", None)
+        if path is None:
+            continue
+        for own, value in layer.state_dict(keep_vars=True).items():
+            if "." in own:
+                continue  # belongs to a layer inside this one, which has its own tag
+            if isinstance(layer, Lstm):
+                theirs = [f"{path}.{own}_l{i}" for i in range(len(value))]
+            elif isinstance(layer, ResidualQuantizer):
+                theirs = [path.format(i) for i in range(len(value))]
+            else:
+                theirs = [f"{path}.{own}"]
+            names[f"{prefix}.{own}"] = theirs
+    return names
+
+
+class _Flat(nn.Module):
+    """Upstream's entries as buffers, so that a checkpoint can be compared with them strictly."""
+
+    def __init__(self, shapes: Mapping[str, torch.Size]) -> None:
+        super().__init__()
+        self.entries = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+    def state_dict(self, *args: object, **kwargs: object) -> dict[str, Tensor]:  # type: ignore[override]
+        return self.entries
+
+    def load_state_dict(self, state: Mapping[str, Tensor], *args: object, **kwargs: object) -> None:  # type: ignore[override]
+        self.entries = dict(state)
+
+
+def load_tagged(
+    net: nn.Module,
+    state: Mapping[str, Tensor],
+    what: str,
+    spell: Callable[[str], str] = lambda name: name,
+) -> None:
+    """Copy a checkpoint, weight norm already folded, into a tagged net.
+
+    Args:
+        net: built with ``tag``
+        state: upstream's entries
+        what: path or preset, for the message
+        spell: from the tags' names to those of the layout that the checkpoint uses
+
+    Raises:
+        WeightsError: lists every missing, unexpected and wrongly shaped entry in upstream's spelling
+    """
+    names = {own: [spell(n) for n in theirs] for own, theirs in upstream_names(net).items()}
+    own_state = net.state_dict()
+    shapes = {
+        name: own_state[own].shape[1:] if _stacked(net, own) else own_state[own].shape
+        for own, theirs in names.items()
+        for name in theirs
+    }
+    flat = _Flat(shapes)
+    load_strict(flat, state, what)
+    with torch.no_grad():
+        for own, theirs in names.items():
+            entries = [flat.entries[name] for name in theirs]
+            own_state[own].copy_(torch.stack(entries) if _stacked(net, own) else entries[0])
+
+
+def _stacked(net: nn.Module, own: str) -> bool:
+    return isinstance(net.get_submodule(own.rpartition(".")[0]), Lstm | ResidualQuantizer)

@@ -1,0 +1,1 @@
+"""What several nets share. Every layer is a ``StreamingModule``."""

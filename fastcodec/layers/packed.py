@@ -1,0 +1,42 @@
+"""The native kernels' own copy of a layer's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from fastcodec import _native
+from fastcodec.ops import forced_backend
+
+
+class Packed:
+    """Makes the packed copy when it is first needed and again when a parameter has changed.
+
+    Args:
+        pack: an op's packing function, such as ``ops.conv1d_pack``
+        arguments: its arguments after the parameters
+    """
+
+    def __init__(self, pack: Callable[..., Tensor], *arguments: int) -> None:
+        self._pack = pack
+        self._arguments = arguments
+        self._key: tuple[tuple[int, int], ...] = ()
+        self._copy: Tensor | None = None
+
+    def get(self, *parameters: Tensor) -> Tensor | None:
+        """The packed copy of these parameters, or None where the CPU kernels do not serve them."""
+        first = parameters[0]
+        if _native.cpu_why_not() is not None or first.device.type != "cpu":
+            return None
+        if forced_backend() not in (None, "cpu") or not first.dtype.is_floating_point:
+            return None
+        key = tuple((p.data_ptr(), p._version) for p in parameters)
+        if key != self._key:
+            self._copy = self._pack(*(p.detach() for p in parameters), *self._arguments)
+            self._key = key
+        return self._copy
+
+    def __reduce__(self) -> tuple[Any, ...]:  # a copy or a pickle of a layer makes its own
+        return Packed, (self._pack, *self._arguments)
