@@ -94,7 +94,7 @@ class Codec(nn.Module):
             sum(p.numel() for p in self.parameters()) + self.quantizer.codebooks.numel(),
             self.licence,
             self.weights_at,
-            _native.cpu_why_not() is None
+            _native.cpu.why_not is None
             and ops.forced_backend() in (None, "cpu")
             and self.device.type == "cpu",
         )

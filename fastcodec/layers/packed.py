@@ -28,7 +28,7 @@ class Packed:
     def get(self, *parameters: Tensor) -> Tensor | None:
         """The packed copy of these parameters, or None where the CPU kernels do not serve them."""
         first = parameters[0]
-        if _native.cpu_why_not() is not None or first.device.type != "cpu":
+        if _native.cpu.why_not is not None or first.device.type != "cpu":
             return None
         if forced_backend() not in (None, "cpu") or not first.dtype.is_floating_point:
             return None

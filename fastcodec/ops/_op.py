@@ -22,6 +22,7 @@ from fastcodec.errors import BackendError
 BACKENDS = ("cpu", "cuda", "triton", "reference")
 LIBRARY = torch.library.Library("fastcodec", "DEF")
 
+_LIBRARIES = {"cpu": _native.cpu, "cuda": _native.cuda}
 _ops: dict[str, Op] = {}
 _schemas: dict[str, str] = {}
 _forced: str | None = None
@@ -41,8 +42,9 @@ class Op:
     def __call__(self, *args: Any) -> Any:
         if _forced is None:
             x = args[self._decided_by]
-            fits = x.dtype is torch.float32 and x.device.type == "cpu"
-            return self._native(*args) if fits and _native._why_not is None else self.reference(*args)
+            library = _LIBRARIES.get(x.device.type)
+            serves = library is not None and library.why_not is None and self.name in library.ops
+            return self._native(*args) if serves and x.dtype is torch.float32 else self.reference(*args)
         if _forced == "reference":
             return self.reference(*args)
         if (reason := self.why_not(_forced, args)) is not None:
@@ -53,13 +55,16 @@ class Op:
         """Why ``backend`` cannot serve this op (with these arguments), or None where it can."""
         if backend == "reference":
             return None
-        if backend != "cpu":
-            return f"there is no {backend} kernel of {self.name}"
-        if (reason := _native.cpu_why_not()) is not None or args is None:
-            return reason
+        library = _LIBRARIES.get(backend)
+        if library is not None and library.why_not is not None:
+            return library.why_not
+        if library is None or self.name not in library.ops:
+            return f"there is no {backend} kernel of {self.name} yet"
+        if args is None:
+            return None
         x = args[self._decided_by]
-        if x.device.type != "cpu" or x.dtype is not torch.float32:
-            return f"it takes float32 tensors on the CPU, got {x.dtype} on {x.device}"
+        if x.device.type != backend or x.dtype is not torch.float32:
+            return f"it takes float32 tensors on {backend}, got {x.dtype} on {x.device}"
         return None
 
     def report(self) -> list[tuple[str, str | None]]:
