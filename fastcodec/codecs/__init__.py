@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from fastcodec.codecs import encodec
+from fastcodec.codecs import encodec, lyra
 from fastcodec.codecs.base import Codec, CodecInfo, Stream
 
-FAMILIES = (encodec,)
+FAMILIES = (encodec, lyra)
 PRECISIONS = ("highest", "high", "medium")
 
 
