@@ -3,6 +3,7 @@
 from fastcodec.codecs import Codec, CodecInfo, Stream, load, models
 from fastcodec.codes import Codes
 from fastcodec.errors import BackendError, FormatError, WeightsError
+from fastcodec.files import read_codes, save_codes
 from fastcodec.ops import use_backend
 
 __version__ = "0.1.0"
@@ -17,5 +18,7 @@ __all__ = [
     "WeightsError",
     "load",
     "models",
+    "read_codes",
+    "save_codes",
     "use_backend",
 ]

@@ -16,7 +16,7 @@ inline double Nearest(double x) { return (x + 6755399441055744.0) - 675539944105
 
 // e^x for x <= 709, relative error 1e-14; 0 below -708.
 inline double Exp(double x) {
-  if (x < -708.0) return 0.0;
+  if (!(x >= -708.0)) return std::isnan(x) ? x : 0.0;
   const double n = Nearest(x * 1.4426950408889634);
   // ln 2 in two parts, the first short enough for n * part to be exact.
   const double r = (x - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10;

@@ -219,7 +219,8 @@ class Codec(nn.Module):
         return out[..., :done]
 
     def _tiles(self, length: int, frame: int) -> Iterator[tuple[int, int]]:
-        tile = max(1, round(TILE_S * self.frame_rate_hz)) * frame
+        whole = self.encoder.not_streamable_because or self.decoder.not_streamable_because
+        tile = length if whole else max(1, round(TILE_S * self.frame_rate_hz)) * frame
         for begin in range(0, length, tile):
             yield begin, min(begin + tile, length)
 

@@ -77,9 +77,7 @@ class EntropyLM(nn.Module):
     ) -> None:
         super().__init__()
         self.transformer = _Transformer(features, layers, past_frames)
-        self.emb = nn.ModuleList(
-            nn.Embedding(codewords + 1, features) for _ in range(n_codebooks)
-        )
+        self.emb = nn.ModuleList(nn.Embedding(codewords + 1, features) for _ in range(n_codebooks))
         self.linears = nn.ModuleList(nn.Linear(features, codewords) for _ in range(n_codebooks))
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -111,7 +109,7 @@ class EntropyLM(nn.Module):
     def _predict(self, index: Tensor, state: LmState | None) -> tuple[Tensor, LmState]:
         """``index`` [B, K, T]: 0 where a code is missing, otherwise 1 + code."""
         n_codebooks = index.shape[1]
-        x: Tensor = sum(self.emb[k](index[:, k]) for k in range(n_codebooks))  # type: ignore[assignment]
+        x: Tensor = sum(self.emb[k](index[:, k]) for k in range(n_codebooks))
         x, state = self.transformer(x, state)
         logits = torch.stack([self.linears[k](x) for k in range(n_codebooks)], dim=1)
         # This order of the axes decides by which of torch's kernels the softmax is computed.
@@ -131,7 +129,7 @@ class _Transformer(nn.Module):
             state = LmState((torch.zeros_like(x[:, :1]),) * len(self.layers), 0)
         frames, features = x.shape[1:]
         x = self.norm_in(x)
-        x = x + _positions(frames, features, state.frame)
+        x = x + _positions(frames, features, state.frame, x.device)
         inputs = []
         for layer, past in zip(self.layers, state.inputs, strict=True):
             inputs.append(torch.cat([past, x], dim=1)[:, -self.past_frames :])
@@ -154,20 +152,20 @@ class _Layer(nn.Module):
     def forward(self, x: Tensor, past: Tensor) -> Tensor:
         keys = torch.cat([past, x], dim=1)
         begin, end = past.shape[1], keys.shape[1]
-        distance = torch.arange(begin, end)[:, None] - torch.arange(end)
+        position = torch.arange(end, device=x.device)
+        distance = position[begin:, None] - position
         hidden = (distance < 0) | (distance > self.past_frames)
-        attended = self.self_attn(
-            x, keys, keys, attn_mask=hidden.to(x.device), need_weights=False
-        )[0]
+        attended, _ = self.self_attn(x, keys, keys, attn_mask=hidden, need_weights=False)
         x = self.norm1(x + attended)
-        return self.norm2(x + self.linear2(F.gelu(self.linear1(x))))
+        y: Tensor = self.norm2(x + self.linear2(F.gelu(self.linear1(x))))
+        return y
 
 
-def _positions(frames: int, features: int, first: int) -> Tensor:
+def _positions(frames: int, features: int, first: int, device: torch.device) -> Tensor:
     """Cosines, then sines, of each frame's position: [1, T, D]."""
     half = features // 2
-    position = torch.arange(frames).view(1, -1, 1) + first
-    period = _MAX_PERIOD ** (torch.arange(half).view(1, 1, -1) / (half - 1))
+    position = torch.arange(frames, device=device).view(1, -1, 1) + first
+    period: Tensor = _MAX_PERIOD ** (torch.arange(half, device=device).view(1, 1, -1) / (half - 1))
     phase = position / period
     return torch.cat([torch.cos(phase), torch.sin(phase)], dim=-1)
 
@@ -184,9 +182,7 @@ class TorchProbabilities:
     def __init__(self, lm: EntropyLM) -> None:
         self._lm = lm.eval()
 
-    def start(
-        self, n_codebooks: int
-    ) -> Callable[[NDArray[np.int64] | None], NDArray[np.float32]]:
+    def start(self, n_codebooks: int) -> Callable[[NDArray[np.int64] | None], NDArray[np.float32]]:
         """A segment's step; see ``fastcodec.io.entropy.ProbabilityModel``."""
         state: LmState | None = None
 

@@ -3,12 +3,16 @@
 Tensors ``tokens`` [B, K, T] (int16, or int32 where a codebook is larger), ``n_samples`` [B] int64
 and, if there is one, ``scale`` [B, segments] float32; metadata ``format``, ``version``, ``codec``,
 ``frame_rate_hz``. Any safetensors reader opens it.
+
+The container (8 bytes of length, JSON, data) is written and read here, not by the package
+safetensors, which orders the metadata at random: the same codes are to give the same bytes.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,37 +22,45 @@ from numpy.typing import NDArray
 from fastcodec.codes import ABSENT, Codes
 from fastcodec.errors import FormatError
 from fastcodec.io.source import Source, Target, read_all, write_all
-from fastcodec.optional import require
 
 _FORMAT = "fastcodec.codes"
 _VERSION = "1"
 _DTYPES = {
-    "tokens": {"I16": "<i2", "I32": "<i4", "I64": "<i8"},
     "n_samples": {"I64": "<i8"},
     "scale": {"F32": "<f4"},
+    "tokens": {"I16": "<i2", "I32": "<i4", "I64": "<i8"},
 }
-_RANKS = {"tokens": 3, "n_samples": 1, "scale": 2}
+_RANKS = {"n_samples": 1, "scale": 2, "tokens": 3}
 _MAX_HEADER_BYTES = 1 << 16
 
 
 def save_codes(codes: Codes, target: Target | None = None) -> bytes:
     """The bytes of the file, also written to ``target`` (path or open binary file) if given."""
-    safetensors = require("safetensors.numpy", "weights", "writing a codes file")
     tokens = codes.tokens.cpu().numpy()
     small = not tokens.size or tokens.max() < 1 << 15
-    arrays = {
-        "tokens": tokens.astype(np.int16 if small else np.int32),
-        "n_samples": codes.n_samples.cpu().numpy(),
-    }
+    # Rising alignment, so that every tensor begins at a multiple of its own.
+    arrays = {"n_samples": ("I64", codes.n_samples.cpu().numpy())}
     if codes.scale is not None:
-        arrays["scale"] = codes.scale.detach().float().cpu().contiguous().numpy()
-    metadata = {
-        "format": _FORMAT,
-        "version": _VERSION,
-        "codec": codes.codec,
-        "frame_rate_hz": repr(float(codes.frame_rate_hz)),
+        arrays["scale"] = ("F32", codes.scale.detach().cpu().numpy())
+    arrays["tokens"] = ("I16" if small else "I32", tokens)
+
+    header: dict[str, Any] = {
+        "__metadata__": {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "codec": codes.codec,
+            "frame_rate_hz": repr(float(codes.frame_rate_hz)),
+        }
     }
-    data: bytes = safetensors.save(arrays, metadata=metadata)
+    body = b""
+    for name, (dtype, array) in arrays.items():
+        raw = array.astype(_DTYPES[name][dtype]).tobytes()
+        offsets = [len(body), len(body) + len(raw)]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": offsets}
+        body += raw
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    data = len(text).to_bytes(8, "little") + text + body
     if target is not None:
         write_all(target, data)
     return data
@@ -63,20 +75,16 @@ def load_codes(source: Source) -> Codes:
     Raises:
         FormatError: it is truncated, corrupted or another kind of file
     """
-    safetensors = require("safetensors", "weights", "reading a codes file")
-    data = read_all(source)
-    codec, frame_rate_hz = _read_metadata(data)
-    try:
-        found = dict(safetensors.deserialize(data))
-    except safetensors.SafetensorError as error:
-        raise FormatError(f"codes file: no safetensors: {error}") from error
-    unknown = found.keys() - _DTYPES.keys()
-    if unknown or not {"tokens", "n_samples"} <= found.keys():
+    header, body = _split(read_all(source))
+    codec, frame_rate_hz = _read_metadata(header.pop("__metadata__", None))
+    if not {"tokens", "n_samples"} <= header.keys() <= _DTYPES.keys():
         raise FormatError(
             f"codes file: expected the tensors tokens, n_samples and maybe scale, got "
-            f"{sorted(found)}"
+            f"{sorted(header)}"
         )
-    arrays = {name: _array(name, tensor) for name, tensor in found.items()}
+    arrays = {name: _read_array(name, entry, body) for name, entry in header.items()}
+    if sum(array.nbytes for array in arrays.values()) != len(body):
+        raise FormatError(f"codes file: {len(body)} bytes of data, the header describes others")
     _check(arrays)
     scale = arrays.get("scale")
     return Codes(
@@ -88,48 +96,72 @@ def load_codes(source: Source) -> Codes:
     )
 
 
-def _read_metadata(data: bytes) -> tuple[str, float]:
-    """Preset name and frame rate, from the JSON that a safetensors file begins with."""
+def _split(data: bytes) -> tuple[dict[str, Any], memoryview]:
+    """The header's JSON object, and the data after it."""
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > min(len(data) - 8, _MAX_HEADER_BYTES):
         raise FormatError(f"codes file: a header of {size} bytes in a file of {len(data)}")
     try:
-        metadata = json.loads(data[8 : 8 + size].decode())["__metadata__"]
-        kind, version = metadata["format"], metadata["version"]
-        codec, frame_rate_hz = metadata["codec"], float(metadata["frame_rate_hz"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FormatError(f"codes file: the header lacks what save_codes writes: {error}") from error
-    if kind != _FORMAT or version != _VERSION:
-        raise FormatError(f"codes file: expected {_FORMAT} {_VERSION}, got {kind!r} {version!r}")
-    if not isinstance(codec, str) or not (math.isfinite(frame_rate_hz) and frame_rate_hz > 0):
-        raise FormatError(f"codes file: impossible codec {codec!r} or rate {frame_rate_hz} Hz")
-    return codec, frame_rate_hz
+        header = json.loads(data[8 : 8 + size].decode())
+    # RecursionError: brackets nested thousands deep.
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"codes file: the header is no JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise FormatError("codes file: the header is no JSON object")
+    return header, memoryview(data)[8 + size :]
 
 
-def _array(name: str, tensor: dict[str, Any]) -> NDArray[Any]:
-    """The tensor, still a view of the file's bytes."""
-    dtype, shape = tensor["dtype"], tensor["shape"]
-    if dtype not in _DTYPES[name] or len(shape) != _RANKS[name]:
+def _read_metadata(metadata: object) -> tuple[str, float]:
+    """Preset name and frame rate."""
+    keys = ("format", "version", "codec", "frame_rate_hz")
+    if not isinstance(metadata, Mapping) or not all(isinstance(metadata.get(k), str) for k in keys):
+        raise FormatError(f"codes file: the metadata must be text for {', '.join(keys)}")
+    if (metadata["format"], metadata["version"]) != (_FORMAT, _VERSION):
         raise FormatError(
-            f"codes file: {name} must have {_RANKS[name]} axes of {sorted(_DTYPES[name])}, "
-            f"got {shape} {dtype}"
+            f"codes file: expected {_FORMAT} {_VERSION}, got {metadata['format']!r} "
+            f"{metadata['version']!r}"
         )
-    # A tensor without elements may claim any size along its other axes.
-    if max(shape) > max(1, len(tensor["data"])):
-        raise FormatError(f"codes file: {name} of shape {shape} in {len(tensor['data'])} bytes")
-    return np.frombuffer(tensor["data"], _DTYPES[name][dtype]).reshape(shape)
+    try:
+        frame_rate_hz = float(metadata["frame_rate_hz"])
+    except ValueError:
+        frame_rate_hz = math.nan
+    if not (math.isfinite(frame_rate_hz) and frame_rate_hz > 0):
+        raise FormatError(f"codes file: impossible frame rate {metadata['frame_rate_hz']!r} Hz")
+    return str(metadata["codec"]), frame_rate_hz
 
 
-def _check(arrays: dict[str, NDArray[Any]]) -> None:
-    tokens, n_samples = arrays["tokens"], arrays["n_samples"]
-    scale = arrays.get("scale")
-    if n_samples.shape != tokens.shape[:1] or (
-        scale is not None and scale.shape[:1] != tokens.shape[:1]
+def _read_array(name: str, entry: object, body: memoryview) -> NDArray[Any]:
+    """The tensor, a view of the file's bytes."""
+    if not isinstance(entry, Mapping):
+        raise FormatError(f"codes file: {name} is not described")
+    dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if not isinstance(dtype, str) or dtype not in _DTYPES[name]:
+        raise FormatError(f"codes file: {name} must be of {sorted(_DTYPES[name])}, got {dtype!r}")
+    shape, (begin, end) = _sizes(name, shape, _RANKS[name]), _sizes(name, offsets, 2)
+    file_dtype = np.dtype(_DTYPES[name][dtype])
+    if not begin <= end <= len(body) or math.prod(shape) * file_dtype.itemsize != end - begin:
+        raise FormatError(
+            f"codes file: {name} {shape} at bytes {begin} to {end} of {len(body)} is impossible"
+        )
+    return np.frombuffer(body[begin:end], file_dtype).reshape(shape)
+
+
+def _sizes(name: str, values: object, count: int) -> list[int]:
+    # 2^31: a tensor without elements may claim any size along its other axes.
+    if (
+        not isinstance(values, list)
+        or len(values) != count
+        or not all(type(value) is int and 0 <= value < 1 << 31 for value in values)
     ):
-        raise FormatError(
-            f"codes file: tokens are of {tokens.shape[0]} signals, n_samples of "
-            f"{n_samples.shape[0]}; scale, if there, must have as many rows"
-        )
+        raise FormatError(f"codes file: {name} must have {count} sizes, got {values!r}")
+    return values
+
+
+def _check(arrays: Mapping[str, NDArray[Any]]) -> None:
+    tokens, n_samples, scale = arrays["tokens"], arrays["n_samples"], arrays.get("scale")
+    rows = {array.shape[0] for array in arrays.values()}
+    if len(rows) != 1:
+        raise FormatError(f"codes file: the tensors must have as many rows, got {sorted(rows)}")
     if tokens.size and tokens.min() < ABSENT:
         raise FormatError(f"codes file: tokens must be {ABSENT} or more, got {tokens.min()}")
     if n_samples.size and n_samples.min() < 0:

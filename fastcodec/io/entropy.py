@@ -31,7 +31,7 @@ class ProbabilityModel(Protocol):
     def name(self) -> str | None: ...
 
     def start(self, n_codebooks: int) -> Callable[[Codes64 | None], NDArray[np.float32]]:
-        """A segment's step: [K] codes of the frame before, None at first -> [K, N] probabilities."""
+        """A segment's step: [K] codes of the frame before or None -> [K, N] of the next."""
         ...
 
 

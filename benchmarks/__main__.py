@@ -1,0 +1,94 @@
+"""``python -m benchmarks [names]``: measure, print a table, append the rows to a file.
+
+A name is the start of a case's name or a file's: ``lstm``, ``encodec_24khz``, ``stream``, ``ops``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks import floors, machine, table
+from benchmarks.runner import Bench, Row
+
+FOLDER = Path(__file__).parent
+
+
+def suites() -> list[str]:
+    """Every file with a ``rows`` function, as ``ops.conv1d``: the ops, the codecs, the others."""
+    folders = {"ops": FOLDER / "ops", "codecs": FOLDER / "codecs"}
+    found = [f"{name}.{p.stem}" for name, f in folders.items() for p in sorted(f.glob("[!_]*.py"))]
+    return [*found, "stream", "long"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 1 where a row was refused."""
+    options = parse(argv)
+    names = options.names
+    cores = machine.machine()["cores"]
+    threads = sorted({min(int(n), cores) for n in options.threads.split(",")})
+    print(f"{machine.slug()}, fastcodec {machine.fastcodec_version()}", file=sys.stderr)
+    measured = [floors.measure(n) for n in threads]
+    for one in measured:
+        print(f"floors at {one.threads} threads: {one.as_row()}", file=sys.stderr)
+    rows: list[Row] = []
+    for suite in suites():
+        stem = suite.rpartition(".")[2]
+        whole = not names or any(name in (suite, stem, suite.partition(".")[0]) for name in names)
+        bench = Bench(
+            measured,
+            options.seconds,
+            options.repeats,
+            options.long_seconds,
+            lambda case, whole=whole: whole or any(case.startswith(name) for name in names),
+        )
+        if whole or any(name.startswith(stem) for name in names):
+            for row in rows_of(suite, bench):
+                print(table.brief(row), file=sys.stderr, flush=True)
+                rows.append(row)
+                if not options.no_json:
+                    append(options.json or FOLDER / "results" / f"{machine.slug()}.jsonl", row)
+    table.show(rows)
+    if not rows:
+        print(f"no case is called {' or '.join(names)}; files: {', '.join(suites())}")
+    return int(not rows or any("error" in row for row in rows))
+
+
+def rows_of(suite: str, bench: Bench) -> Iterator[Row]:
+    """The rows of a file; what it raises becomes a refused row, and the others go on."""
+    try:
+        yield from import_module(f"benchmarks.{suite}").rows(bench)
+    except Exception as error:
+        traceback.print_exc()
+        yield bench.row(suite, {}, bench.floors[0]) | {"error": f"{type(error).__name__}: {error}"}
+
+
+def append(path: Path, row: Row) -> None:
+    """Add a line to a file of rows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser("benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", help="files or starts of case names; all where none")
+    parser.add_argument("--threads", default="1,2", help="numbers of threads (default: 1,2)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of the signals")
+    parser.add_argument("--repeats", type=int, default=5, help="least number of rounds")
+    parser.add_argument(
+        "--long-seconds", type=float, default=3600.0, help="length of the input of `long`"
+    )
+    parser.add_argument("--json", type=Path, help="file to append to; default: results/<machine>")
+    parser.add_argument("--no-json", action="store_true", help="do not keep the rows")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Whole codecs beside their published implementations, one file a family."""

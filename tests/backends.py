@@ -1,0 +1,27 @@
+"""What the native backend needs to be tested, and how many threads it may take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from fastcodec import _native
+
+needs_native = pytest.mark.skipif(
+    _native.cpu.why_not is not None,
+    reason=f"the native CPU kernels do not run: {_native.cpu.why_not}",
+)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """torch works with ``count`` threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,25 @@
+"""What the tests of every folder share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("FASTCODEC_SHARED", ROOT.parent / "shared"))
+
+# Without a deadline: the machine may be busy. The same examples in every run: what fails on a
+# server fails at the desk.
+settings.register_profile("fastcodec", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("fastcodec")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with the published weights and clips."""
+    if not SHARED.is_dir():
+        pytest.skip(f"nothing at {SHARED}; FASTCODEC_SHARED says where the shared data are")
+    return SHARED

@@ -1,0 +1,29 @@
+"""Which systems are built, by their upstream's name, and how a case of each is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import run_encodec, run_lyra
+from .cases import Case
+
+# Upstream's name -> (why a case is not of a built system or None, how to run it).
+SYSTEMS: dict[str, tuple[Callable[[Case], str | None], Callable[[Case], None]]] = {
+    "encodec": (run_encodec.why_not, run_encodec.run),
+    "audiocraft": (run_encodec.why_not, run_encodec.run),
+    "google/lyra": (run_lyra.why_not, run_lyra.run),
+}
+
+
+def why_not(case: Case) -> str | None:
+    """What of a case is not built yet, or None where it can be run."""
+    name = case.entry["upstream"]["name"]
+    if case.kind != "codec" or name not in SYSTEMS:
+        return case.upstream
+    reason = SYSTEMS[name][0](case)
+    return None if reason is None else f"{case.upstream}, {reason}"
+
+
+def run(case: Case) -> None:
+    """Compare every array of a case; fails with all differences."""
+    SYSTEMS[case.entry["upstream"]["name"]][1](case)

@@ -1,0 +1,207 @@
+"""Arguments for every op, beyond its own examples: odd shapes, large ones, all memory layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Args = tuple[Any, ...]
+
+# Position of the arguments that have a batch axis, and which axis that is.
+BATCHED = {
+    "conv1d": {0: 0, 3: 0},
+    "conv_transpose1d": {0: 0},
+    "group_norm": {0: 0},
+    "lstm": {0: 0, 1: 1, 2: 1},
+    "rvq_decode": {0: 0},
+    "rvq_encode": {0: 0},
+    "snake": {0: 0},
+}
+
+
+def _random(seed: int) -> Callable[..., Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    return lambda *shape: torch.randn(*shape, generator=g)
+
+
+def _conv1d() -> Iterator[Args]:
+    """(channels in, out, kernel, stride, dilation, groups, activation, frames out) and batch."""
+    shapes = [
+        (1, 1, 1, 1, 1, 1, 0, 1),
+        (1, 17, 3, 2, 1, 1, 1, 1),
+        (3, 5, 2, 3, 2, 1, 2, 2),
+        (17, 33, 7, 1, 1, 1, 3, 7),
+        (33, 31, 5, 4, 1, 1, 1, 13),
+        (48, 96, 3, 1, 9, 1, 1, 65),
+        (8, 8, 3, 1, 1, 8, 2, 11),
+        (12, 6, 4, 2, 1, 6, 1, 5),
+        (64, 16, 1, 1, 1, 1, 0, 3),
+        (16, 2, 16, 8, 1, 1, 0, 4),
+    ]
+    for i, (c, n, k, stride, dilation, groups, activation, frames) in enumerate(shapes):
+        r, batch = _random(i), 1 + i % 3
+        x = r(batch, c, (frames - 1) * stride + (k - 1) * dilation + 1 + i % stride)
+        residual = r(batch, n, frames) if i % 2 else None
+        alpha, beta = (r(c), r(c).abs() + 0.1) if activation == 3 else (None, None)
+        weight, bias = r(n, c // groups, k), r(n) if i % 3 else None
+        yield (
+            x,
+            weight,
+            bias,
+            residual,
+            alpha,
+            beta,
+            None,
+            stride,
+            dilation,
+            groups,
+            activation,
+            0.2,
+        )
+
+
+def _conv_transpose1d() -> Iterator[Args]:
+    shapes = [
+        (1, 1, 1, 1, 1, 0, 1),
+        (3, 5, 4, 2, 1, 1, 1),
+        (17, 33, 7, 3, 1, 3, 2),
+        (32, 16, 16, 8, 1, 1, 9),
+        (8, 8, 4, 2, 8, 2, 7),
+        (5, 3, 2, 5, 1, 1, 3),
+        (24, 12, 10, 5, 2, 2, 1),
+        (48, 1, 5, 4, 1, 0, 50),
+    ]
+    for i, (c, n, k, stride, groups, activation, frames) in enumerate(shapes):
+        r, batch = _random(i), 1 + i % 3
+        x = r(batch, c, frames + -(-k // stride) - 1)
+        alpha, beta = (r(c), r(c).abs() + 0.1) if activation == 3 else (None, None)
+        weight, bias = r(c, n // groups, k), r(n) if i % 3 else None
+        yield (x, weight, bias, alpha, beta, None, stride, groups, activation, 0.2)
+
+
+def _group_norm() -> Iterator[Args]:
+    for i, (batch, c, frames) in enumerate([(1, 1, 2), (3, 2, 1), (2, 33, 257), (1, 16, 513)]):
+        r = _random(i)
+        yield (3 * r(batch, c, frames) + 1, r(c), r(c), 1e-5)
+
+
+def _lstm() -> Iterator[Args]:
+    shapes = [(1, 1, 1, 1), (2, 1, 17, 3), (3, 2, 8, 1), (1, 3, 33, 20), (9, 2, 16, 2)]
+    for i, (batch, layers, width, frames) in enumerate(shapes):
+        r = _random(i)
+        states = (r(layers, batch, width), r(layers, batch, width))
+        weights = (0.3 * r(layers, 4 * width, width), 0.3 * r(layers, 4 * width, width))
+        biases = (r(layers, 4 * width), r(layers, 4 * width))
+        yield (r(batch, width, frames), *states, *weights, *biases, None, bool(i % 2))
+
+
+def _rvq_encode() -> Iterator[Args]:
+    for i, (batch, d, frames, k, n) in enumerate(
+        [(1, 1, 1, 1, 2), (3, 7, 2, 2, 5), (2, 33, 25, 3, 65), (1, 128, 3, 2, 1024)]
+    ):
+        r = _random(i)
+        yield (r(batch, d, frames), r(k, n, d), None)
+
+
+def _rvq_decode() -> Iterator[Args]:
+    for i, (batch, frames, k, used, n, d) in enumerate(
+        [(1, 1, 1, 1, 2, 1), (3, 2, 5, 3, 7, 33), (2, 30, 8, 8, 64, 17)]
+    ):
+        g = torch.Generator().manual_seed(i)
+        yield (torch.randint(-1, n, (batch, used, frames), generator=g), _random(i)(k, n, d))
+
+
+def _snake() -> Iterator[Args]:
+    for i, (batch, c, frames) in enumerate([(1, 1, 1), (3, 5, 2), (2, 33, 65), (1, 64, 7)]):
+        r = _random(i)
+        yield (5 * r(batch, c, frames), r(c), r(c).abs() + 0.1 if i % 2 else None)
+
+
+ODD: dict[str, Callable[[], Iterator[Args]]] = {
+    "conv1d": _conv1d,
+    "conv_transpose1d": _conv_transpose1d,
+    "group_norm": _group_norm,
+    "lstm": _lstm,
+    "rvq_decode": _rvq_decode,
+    "rvq_encode": _rvq_encode,
+    "snake": _snake,
+}
+
+
+def large(name: str) -> list[Args]:
+    """Arguments big enough to be cut among threads, by time and by channels."""
+    r = _random(99)
+    none = (None,) * 4
+    codes = torch.randint(0, 256, (3, 8, 900), generator=torch.Generator().manual_seed(0))
+    books = r(8, 256, 64)
+    lstm = (r(2, 3, 96), r(2, 3, 96), *(0.1 * r(2, 384, 96) for _ in range(2)), *r(2, 2, 384))
+    made: dict[str, list[Args]] = {
+        "conv1d": [
+            (r(3, 64, 3000), r(64, 64, 7), r(64), None, None, None, None, 1, 1, 1, 1, 0.0),
+            (r(1, 512, 9), r(512, 512, 5), r(512), *none, 1, 1, 1, 1, 0.0),
+            (r(3, 48, 2000), r(96, 16, 4), r(96), *none, 2, 1, 3, 2, 0.3),
+        ],
+        "conv_transpose1d": [
+            (r(3, 128, 700), r(128, 64, 10), r(64), None, None, None, 5, 1, 1, 0.0),
+            (r(1, 512, 6), r(512, 256, 16), r(256), None, None, None, 8, 1, 1, 0.0),
+        ],
+        "group_norm": [(r(3, 64, 5000), r(64), r(64), 1e-5)],
+        "lstm": [(r(3, 96, 300), *lstm, None, True)],
+        "rvq_decode": [(codes, books)],
+        "rvq_encode": [(r(3, 64, 900), books, None)],
+        "snake": [(r(3, 64, 5000), r(64), None), (time_major(r(3, 64, 5000)), r(64), None)],
+    }
+    return made[name]
+
+
+def time_major(x: Tensor) -> Tensor:
+    """The same values with channels adjacent in memory."""
+    return x.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def _spaced(x: Tensor) -> Tensor:
+    """The same values, adjacent in no axis."""
+    room = x.new_zeros(*(2 * size for size in x.shape))
+    view = room[::2, ::2, ::2]
+    view.copy_(x)
+    return view
+
+
+def _inside(x: Tensor) -> Tensor:
+    """The same values, time-major, in the middle of longer rows of a larger batch."""
+    room = x.new_zeros(x.shape[0] + 1, x.shape[2] + 3, x.shape[1] + 5).transpose(1, 2)
+    view = room[1:, 2:-3, 1:-2]
+    view.copy_(x)
+    return view
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "channel-major": lambda x: x.contiguous(),
+    "time-major": time_major,
+    "spaced": _spaced,
+    "inside": _inside,
+}
+
+
+def in_layout(name: str, args: Args, layout: str) -> Args:
+    """The same arguments, the signals of [B, C, T] in another memory layout."""
+    signals = {"lstm": (0,), "conv1d": (0, 3)}.get(name, (0,))
+    change = LAYOUTS[layout]
+    return tuple(
+        change(a) if i in signals and isinstance(a, Tensor) else a for i, a in enumerate(args)
+    )
+
+
+def to_dtype(args: Args, dtype: torch.dtype) -> Args:
+    """The same arguments with every float tensor in another dtype."""
+    return tuple(
+        a.to(dtype) if isinstance(a, Tensor) and a.dtype.is_floating_point else a for a in args
+    )
+
+
+def tensors(result: Any) -> tuple[Tensor, ...]:
+    """An op's results as a tuple."""
+    return result if isinstance(result, tuple) else (result,)

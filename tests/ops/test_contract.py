@@ -1,0 +1,441 @@
+"""Every op by one contract: its reference, in every backend, dtype, shape and memory layout."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastcodec import BackendError, _native, use_backend
+from fastcodec.ops import Op, registry
+from fastcodec.ops._op import BACKENDS, _schemas
+
+from ..backends import needs_native, threads
+from ._examples import BATCHED, LAYOUTS, ODD, Args, in_layout, large, tensors, to_dtype
+
+OPS = {op.name: op for op in registry()}
+CASES = [
+    pytest.param(op, args, id=f"{op.name}-{i}")
+    for op in OPS.values()
+    for i, args in enumerate([*op.examples(), *ODD[op.name]()])
+]
+LARGE = [
+    pytest.param(op, args, id=f"{op.name}-{i}")
+    for op in OPS.values()
+    for i, args in enumerate(large(op.name))
+]
+RUNNING = [backend for backend in BACKENDS if OPS["conv1d"].why_not(backend) is None]
+# Largest difference from the reference in float64, relative to the largest value.
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-6, torch.bfloat16: 0.05}
+
+
+def test_the_native_kernels_run() -> None:
+    """Without them most of this file is skipped; only these reasons are good ones."""
+    reason = _native.cpu.why_not
+    assert reason is None or reason.startswith(("FASTCODEC_ISA=", "this processor has no")), reason
+
+
+def test_every_op_has_examples() -> None:
+    assert set(OPS) == set(ODD) == set(BATCHED)
+    assert all(len(op.examples()) for op in OPS.values())
+
+
+def assert_close(op: Op, got: Any, args: Args, dtype: torch.dtype) -> None:
+    if op.name == "rvq_encode":
+        return assert_nearest(got, args, TOLERANCE[dtype])
+    want = tensors(op.reference(*to_dtype(args, torch.float64)))
+    for mine, exact in zip(tensors(got), want, strict=True):
+        assert mine.dtype is dtype and mine.shape == exact.shape
+        error = (mine.double() - exact).abs().max() / exact.abs().max()
+        assert error <= TOLERANCE[dtype], f"{error:.2g} of the largest value"
+
+
+def assert_nearest(codes: Tensor, args: Args, tolerance: float) -> None:
+    """Each code's word is, in float64, as near as any to what the codes before left over."""
+    x, codebooks = (a.double() for a in args[:2])
+    assert codes.dtype is torch.int64 and codes.shape == (len(x), len(codebooks), x.shape[2])
+    residual = x.transpose(1, 2)
+    for words, chosen in zip(codebooks, codes.unbind(1), strict=True):
+        score = residual @ words.T - 0.5 * words.square().sum(1)
+        lost = score.max(dim=2).values - score.gather(2, chosen[..., None])[..., 0]
+        assert lost.max() <= tolerance * score.abs().max()
+        residual = residual - words[chosen]
+
+
+@pytest.mark.parametrize("backend", RUNNING)
+@pytest.mark.parametrize("op, args", CASES)
+def test_float32_against_the_reference_in_float64(op: Op, args: Args, backend: str) -> None:
+    with use_backend(backend):
+        assert_close(op, op(*args), args, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("op, args", CASES)
+def test_the_reference_takes_other_dtypes(op: Op, args: Args, dtype: torch.dtype) -> None:
+    rounded = to_dtype(args, dtype)
+    assert_close(op, op(*rounded), rounded, dtype)
+
+
+@pytest.mark.parametrize("backend", RUNNING)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("op, args", CASES)
+def test_memory_layouts(op: Op, args: Args, layout: str, backend: str) -> None:
+    laid_out = in_layout(op.name, args, layout)
+    with use_backend(backend):
+        got = op(*laid_out)
+        assert_close(op, got, args, torch.float32)
+        if backend == "cpu":
+            assert_same(got, op(*args))
+    assert all(torch.equal(a, b) for a, b in zip(laid_out, args, strict=True) if is_tensor(a))
+
+
+def is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def assert_same(got: Any, want: Any) -> None:
+    """Bit-identical; also NaN where the other is NaN."""
+    for mine, theirs in zip(tensors(got), tensors(want), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+@needs_native
+@pytest.mark.parametrize("op, args", CASES)
+def test_time_major_in_time_major_out(op: Op, args: Args) -> None:
+    got = tensors(op(*in_layout(op.name, args, "time-major")))[0]
+    if op.name != "rvq_encode":
+        assert got.transpose(1, 2).is_contiguous()
+
+
+PACKERS = {
+    "conv1d": lambda a: (a[1], a[9]),
+    "conv_transpose1d": lambda a: (a[1], a[6], a[7]),
+    "lstm": lambda a: (a[3], a[4]),
+    "rvq_encode": lambda a: (a[1],),
+}
+PACKED_AT = {"conv1d": 6, "conv_transpose1d": 5, "lstm": 7, "rvq_encode": 2}
+
+
+def packer(name: str) -> Any:
+    return getattr(torch.ops.fastcodec, f"{name}_pack").default
+
+
+@needs_native
+@pytest.mark.parametrize("op, args", [c for c in CASES if c.values[0].name in PACKERS])
+def test_packed_weights_change_nothing(op: Op, args: Args) -> None:
+    packed = packer(op.name)(*PACKERS[op.name](args))
+    at = PACKED_AT[op.name]
+    assert_same(op(*args[:at], packed, *args[at + 1 :]), op(*args))
+    with pytest.raises(RuntimeError, match="packed"):
+        op(*args[:at], packed[:-1], *args[at + 1 :])
+
+
+@needs_native
+@pytest.mark.parametrize("op, args", CASES)
+def test_opcheck(op: Op, args: Args) -> None:
+    trains = op.name != "rvq_encode"
+    floats = [a.clone().requires_grad_(trains) if is_float(a) else a for a in args]
+    torch.library.opcheck(op._native, tuple(floats))
+
+
+@needs_native
+@pytest.mark.parametrize("name", PACKERS)
+def test_opcheck_of_packing(name: str) -> None:
+    args = OPS[name].examples()[0]
+    torch.library.opcheck(packer(name), PACKERS[name](args))
+
+
+def is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype.is_floating_point
+
+
+TRAINABLE = [case for case in CASES if case.values[0].name != "rvq_encode"]
+SMALL = [case for case in TRAINABLE if case.values[1][0].numel() < 700]
+
+
+@pytest.mark.parametrize("op, args", SMALL)
+def test_gradcheck_in_float64(op: Op, args: Args) -> None:
+    exact = tuple(a.requires_grad_() if is_float(a) else a for a in to_dtype(args, torch.float64))
+    assert torch.autograd.gradcheck(op, exact, fast_mode=True)
+
+
+@needs_native
+@pytest.mark.parametrize("op, args", TRAINABLE)
+def test_gradients_of_the_native_op(op: Op, args: Args) -> None:
+    """float32 through the native forward, against float64 through the reference."""
+    with use_backend("cpu"):
+        ours = gradients(op, args)
+    exact = gradients(op.reference, to_dtype(args, torch.float64))
+    assert len(ours) == len(exact) > 0
+    for mine, theirs in zip(ours, exact, strict=True):
+        scale = theirs.abs().max()
+        assert (mine.double() - theirs).abs().max() <= 2e-5 * scale + 1e-6
+
+
+def gradients(function: Any, args: Args) -> list[Tensor]:
+    """Of a fixed weighted sum of all outputs, for every float argument."""
+    leaves = [a.detach().requires_grad_() if is_float(a) else a for a in args]
+    total = sum(
+        (y * torch.linspace(-1, 1, y.numel(), dtype=torch.float64).to(y.dtype).view(y.shape)).sum()
+        for y in tensors(function(*leaves))
+    )
+    wanted = [leaf for leaf in leaves if is_float(leaf)]
+    found = torch.autograd.grad(total, wanted, allow_unused=True)
+    return [g for g in found if g is not None]
+
+
+@needs_native
+@pytest.mark.parametrize("op, args", LARGE)
+def test_any_number_of_threads(op: Op, args: Args) -> None:
+    with threads(1):
+        alone = op(*args)
+    for count in (2, 3):
+        with threads(count):
+            assert_same(op(*args), alone)
+
+
+@needs_native
+@pytest.mark.parametrize("op, args", CASES + LARGE)
+def test_any_place_in_a_batch(op: Op, args: Args) -> None:
+    whole = tensors(op(*args))
+    axes = [0, 1, 1] if op.name == "lstm" else [0]
+    for row in range(args[0].shape[0]):
+        alone = tensors(op(*rows(op, args, [row])))
+        for part, all_rows, axis in zip(alone, whole, axes, strict=True):
+            assert torch.equal(part, all_rows.narrow(axis, row, 1))
+    order = [*range(args[0].shape[0])][::-1] * 2
+    for part, all_rows, axis in zip(tensors(op(*rows(op, args, order))), whole, axes, strict=True):
+        assert torch.equal(part, all_rows.index_select(axis, torch.tensor(order)))
+
+
+def rows(op: Op, args: Args, chosen: list[int]) -> Args:
+    """The arguments of these rows of the batch."""
+    index = torch.tensor(chosen)
+    return tuple(
+        a.index_select(BATCHED[op.name][i], index) if i in BATCHED[op.name] and is_tensor(a) else a
+        for i, a in enumerate(args)
+    )
+
+
+def cuts(frames: int) -> Iterator[list[int]]:
+    """Some ways to cut so many frames: in the middle, off both ends, in uneven pieces, in ones."""
+    ways = [{frames // 2}, {1, frames - 1}, set(range(frames % 7, frames, max(7, frames // 40)))]
+    if frames < 80:
+        ways.append(set(range(frames)))
+    for way in ways:
+        yield sorted({0, frames} | {edge for edge in way if 0 < edge < frames})
+
+
+def tile(op: Op, args: Args, begin: int, end: int) -> Args:
+    """The arguments that give the frames [begin, end) of the result."""
+    x, rest = args[0], list(args[1:])
+    if op.name == "conv1d":
+        stride, dilation, taps = args[7], args[8], args[1].shape[2]
+        first, last = begin * stride, (end - 1) * stride + (taps - 1) * dilation + 1
+        rest[2] = None if args[3] is None else args[3][..., begin:end]
+        return (x[..., first:last], *rest)
+    if op.name == "conv_transpose1d":
+        context = -(-args[1].shape[2] // args[6]) - 1
+        return (x[..., begin : end + context], *rest)
+    return (x[..., begin:end], *rest)
+
+
+@needs_native
+@pytest.mark.parametrize("op, args", CASES + LARGE)
+def test_any_tiling_of_time(op: Op, args: Args) -> None:
+    if op.name == "group_norm":
+        pytest.skip("its statistics are over the whole signal")
+    whole = tensors(op(*args))
+    rate = args[6] if op.name == "conv_transpose1d" else 1
+    for edges in cuts(whole[0].shape[2] // rate):
+        states, parts = args[1:3], []
+        for begin, end in zip(edges, edges[1:], strict=False):
+            piece = tile(op, args, begin, end)
+            if op.name == "lstm":
+                y, *states = op(piece[0], *states, *piece[3:])
+            else:
+                y = op(*piece)
+            parts.append(y)
+        assert torch.equal(torch.cat(parts, dim=2), whole[0])
+        if op.name == "lstm":
+            assert_same(tuple(states), whole[1:])
+
+
+@pytest.mark.parametrize("backend", RUNNING)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("op, args", [c for c in CASES if c.values[0].name[:3] != "rvq"])
+def test_what_is_not_finite_stays_visible(op: Op, args: Args, value: float, backend: str) -> None:
+    """A NaN or infinity in the input spoils the same outputs as in the reference, and no others.
+
+    But for a transposed convolution whose kernel is no multiple of its stride: the native one fills
+    it up with zeros, and zero times NaN is NaN.
+    """
+    broken = args[0].clone()
+    broken[-1, -1, broken.shape[2] // 2] = value
+    with use_backend(backend):
+        got = tensors(op(broken, *args[1:]))
+    want = tensors(op.reference(*to_dtype((broken, *args[1:]), torch.float64)))
+    filled_up = op.name == "conv_transpose1d" and args[1].shape[2] % args[6] > 0
+    for mine, exact in zip(got, want, strict=True):
+        if filled_up and backend == "cpu":
+            assert not torch.isfinite(mine[~torch.isfinite(exact)]).any()
+            continue
+        assert torch.equal(torch.isfinite(mine), torch.isfinite(exact))
+        assert torch.equal(torch.isnan(mine), torch.isnan(exact))
+
+
+@pytest.mark.parametrize("backend", RUNNING)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_codes_of_what_is_not_finite_are_still_codes(value: float, backend: str) -> None:
+    x, codebooks, _ = OPS["rvq_encode"].examples()[0]
+    broken = x.clone()
+    broken[0, 3, 4] = value
+    with use_backend(backend):
+        got, clean = OPS["rvq_encode"](broken, codebooks), OPS["rvq_encode"](x, codebooks)
+    assert 0 <= got.min() and got.max() < codebooks.shape[1]
+    got[0, :, 4] = clean[0, :, 4]
+    assert torch.equal(got, clean)
+
+
+@pytest.mark.parametrize("backend", RUNNING)
+def test_equal_distances_give_the_lowest_code(backend: str) -> None:
+    words = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    books = torch.cat([words, words, words])[None]
+    with use_backend(backend):
+        codes = OPS["rvq_encode"](words.T[None].contiguous(), books)
+    assert torch.equal(codes[0, 0], torch.arange(40))
+
+
+@needs_native
+@pytest.mark.parametrize("code", [-2, 64, 1 << 40])
+def test_codes_out_of_range_are_refused(code: int) -> None:
+    codes, books = OPS["rvq_decode"].examples()[0]
+    codes = codes.clone()
+    codes[1, 2, 3] = code
+    with pytest.raises(RuntimeError, match=f"code {code} is outside -1..63"):
+        OPS["rvq_decode"](codes, books)
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+def test_a_forced_backend_never_falls_back(op: Op) -> None:
+    args = op.examples()[0]
+    exact = to_dtype(args, torch.float64)
+    for backend, refused in (("cuda", args), ("triton", args), ("cpu", exact)):
+        reason = op.why_not(backend, refused)
+        assert reason
+        message = f"{op.name}: backend '{backend}' was asked for, but {reason}"
+        with use_backend(backend), pytest.raises(BackendError, match=re.escape(message)):
+            op(*refused)
+    op(*exact)  # not forced: the reference serves
+
+
+def test_a_forced_backend_ends_with_its_block() -> None:
+    with use_backend("reference"):
+        with pytest.raises(
+            ValueError, match="expected one of cpu, cuda, triton, reference or None"
+        ):
+            use_backend("avx512")
+        with use_backend(None):
+            assert OPS["snake"].why_not("reference") is None
+    x, *rest = OPS["snake"].examples()[0]
+    assert OPS["snake"](x, *rest).shape == x.shape
+
+
+def test_the_report_names_every_backend() -> None:
+    for op in OPS.values():
+        report = dict(op.report())
+        assert list(report) == list(BACKENDS) and report["reference"] is None
+        assert all(report[backend] == op.why_not(backend) for backend in BACKENDS)
+        assert report["cpu"] == _native.cpu.why_not
+
+
+def test_schema_drift_is_noticed() -> None:
+    """The library exports what it was written for; any difference would be undefined behaviour."""
+    same = "\n".join(_schemas.values())
+    assert _native.schema_drift(same, _schemas) is None
+    for name, schema in _schemas.items():
+        assert "Tensor" in schema
+        for changed in (
+            schema.replace("Tensor ", "Tensor? ", 1),
+            schema.replace(") ->", ", int extra=0) ->", 1),
+            schema.replace(name, name + "2", 1),
+            schema.replace("-> (Tensor, ", "-> (").replace("-> Tensor", "-> Tensor[]"),
+        ):
+            why = _native.schema_drift(same.replace(schema, changed), _schemas)
+            assert why is not None and "is not of this version" in why and "Build it again" in why
+    missing = {name: schema for name, schema in _schemas.items() if name != "snake"}
+    assert _native.schema_drift(same, missing) is not None
+
+
+HASHES = """
+import hashlib, sys, torch
+sys.path.insert(0, sys.argv[1])
+import _examples
+from fastcodec import _native
+from fastcodec.ops import registry
+
+torch.set_num_threads(int(sys.argv[2]))
+for op in registry():
+    digest = hashlib.sha256()
+    for args in [*op.examples(), *_examples.ODD[op.name](), *_examples.large(op.name)]:
+        for y in _examples.tensors(op(*args)):
+            digest.update(y.contiguous().numpy().tobytes())
+    print(op.name, digest.hexdigest())
+print(_native.cpu_isa, "|", _native.cpu.why_not, file=sys.stderr)
+"""
+
+
+def run_with_isa(isa: str | None, n_threads: int = 1) -> tuple[str, str]:
+    """(a hash of every op's results, "instruction set | why not") of a process of its own."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("FASTCODEC_")}
+    run = subprocess.run(
+        [sys.executable, "-c", HASHES, str(Path(__file__).parent), str(n_threads)],
+        env=environment | ({} if isa is None else {"FASTCODEC_ISA": isa}),
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout, run.stderr.strip().splitlines()[-1]
+
+
+@needs_native
+def test_instruction_sets_agree_bit_for_bit() -> None:
+    results = {}
+    for isa, n_threads in (("avx2", 1), ("avx512", 2)):
+        results[isa], note = run_with_isa(isa, n_threads)
+        if "this processor has no" in note:
+            pytest.skip(note)
+        assert note == f"{isa} | None"
+    assert results["avx2"] == results["avx512"]
+
+
+def test_the_reference_can_be_asked_for() -> None:
+    hashes, note = run_with_isa("reference")
+    assert note == "None | FASTCODEC_ISA=reference"
+    assert len(hashes.splitlines()) == len(OPS)
+
+
+def test_an_unknown_instruction_set_is_said() -> None:
+    _, note = run_with_isa("sse9")
+    assert note == "None | FASTCODEC_ISA is none of avx512, avx2, reference"
+
+
+def test_the_backend_can_be_forced_from_outside() -> None:
+    code = "import fastcodec.ops as ops; print(ops.forced_backend())"
+    for value, wanted in (("reference", "reference"), ("", "None")):
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"FASTCODEC_BACKEND": value},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert run.stdout.strip() == wanted
