@@ -63,7 +63,7 @@ clean:
 	rm -rf $(VENV) build dist fastcodec.egg-info fastcodec/*.so .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/.base: requirements/constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "the pinned set needs Python >= 3.11; set PYTHON")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "the pinned set needs Python >= 3.11; set PYTHON")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP_INSTALL) $(PINS) $(BASE) $(BUILD)
 	@touch $@

@@ -57,9 +57,9 @@ def encode(
 ) -> None:
     """Encode audio files to codes.
 
-    Files of any rate are resampled; channels are mixed to mono or mono copied to
-    both, as the codec needs. Where the codec streams, hours need no more memory
-    than seconds.
+    Files of any rate are resampled; channels are mixed to mono, or mono is copied
+    to both, as the codec needs. Where the codec streams, a file is read and coded
+    piece by piece, so that its length hardly matters for memory.
 
     [bold]Examples[/bold]
 

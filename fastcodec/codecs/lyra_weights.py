@@ -7,7 +7,7 @@ Source: google/lyra@47698dad ``lyra/model_coeffs`` (v1.3, partly int8) and @c239
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from fastcodec.io.tflite import Tensor as StoredTensor
 FILES = ("soundstream_encoder.tflite", "quantizer.tflite", "lyragan.tflite")
 N_CODEBOOKS, N_CODEWORDS, N_FEATURES = 46, 16, 64
 DILATIONS = (1, 3, 9)
+SLOPE = 0.3
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
 
@@ -146,7 +147,9 @@ def match_layers(half: str, graph: Subgraph) -> list[tuple[LyraLayer, list[Opera
         WeightsError: the graph holds other convolutions; all differences are listed
     """
     found = [operator for operator in graph.operators if operator.name in _CONVOLUTIONS]
-    matched, wrong = [], []
+    slopes = {op.options["Alpha"] for op in graph.operators if op.name == "LEAKY_RELU"}
+    matched = []
+    wrong = [f"unexpected slope {slope}" for slope in slopes if slope != np.float32(SLOPE)]
     for layer in lyra_layers(half):
         operators, found = found[: layer.n_operators], found[layer.n_operators :]
         matched.append((layer, operators))
@@ -172,11 +175,14 @@ def _mismatches(layer: LyraLayer, operators: list[Operator], graph: Subgraph) ->
         )
         if got != (layer.stride, layer.dilation):
             yield f"expected stride, dilation {(layer.stride, layer.dilation)}, got {got}"
+        if options["FusedActivationFunction"] != 0:
+            yield "expected no fused activation"
         weight, bias = parameters(operator, graph)
         shape = stored_shape(layer)
+        n_bias = layer.out_channels // layer.n_operators
         if weight.data is None or bias.data is None:
             yield "weight or bias is not a constant"
-        elif _squeeze(weight.shape) != shape or bias.shape != (shape[0] if shape[0] > 1 else layer.out_channels,):
+        elif _squeeze(weight.shape) != shape or bias.shape != (n_bias,):
             yield f"expected weight {list(shape)}, got {list(weight.shape)} + {list(bias.shape)}"
 
 
@@ -215,7 +221,9 @@ def codebooks(quantizer: tuple[Subgraph, ...]) -> torch.Tensor:
             continue
         books[int(np.ravel(begin)[0])] = dequantised(book)
     if sorted(books) != list(range(N_CODEBOOKS)):
-        raise WeightsError(f"not a Lyra v2 quantizer: expected {N_CODEBOOKS} codebooks, got {len(books)}")
+        raise WeightsError(
+            f"not a Lyra v2 quantizer: expected {N_CODEBOOKS} codebooks, got {len(books)}"
+        )
     return torch.from_numpy(np.stack([books[stage] for stage in range(N_CODEBOOKS)]))
 
 
@@ -238,15 +246,18 @@ def _float_parameters(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight and bias in torch's layout."""
     pairs = [parameters(operator, graph) for operator in operators]
-    weights = [dequantised(weight).reshape(stored_shape(layer)) for weight, _ in pairs]
-    if layer.kind == "DEPTHWISE_CONV_2D":  # stored [1, kernel, C]
-        weight = weights[0].transpose(2, 0, 1)
-    elif layer.kind == "TRANSPOSE_CONV":  # a group's [C_out, kernel, C_in] -> [C_in, C_out, kernel]
-        weight = np.concatenate([w.transpose(2, 0, 1) for w in weights])
-    else:
+    weight = torch_weight(layer, [dequantised(weight) for weight, _ in pairs])
+    return weight, torch.from_numpy(np.concatenate([dequantised(bias) for _, bias in pairs]))
+
+
+def torch_weight(layer: LyraLayer, stored: Sequence[np.ndarray]) -> torch.Tensor:
+    """The weight of a layer in torch's layout, float32, from what its operators store."""
+    weights = [weight.reshape(stored_shape(layer)) for weight in stored]
+    if layer.kind == "CONV_2D":  # [C_out, kernel, C_in / groups]
         weight = weights[0].transpose(0, 2, 1)
-    bias = np.concatenate([dequantised(bias) for _, bias in pairs])
-    return torch.from_numpy(np.ascontiguousarray(weight)), torch.from_numpy(bias)
+    else:  # depthwise [1, kernel, C]; a group of a transposed one [C_out / groups, kernel, C_in]
+        weight = np.concatenate([weight.transpose(2, 0, 1) for weight in weights])
+    return torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float32))
 
 
 def _squeeze(shape: tuple[int, ...]) -> tuple[int, ...]:

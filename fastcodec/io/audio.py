@@ -28,7 +28,6 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 _BLOCK = 1 << 16  # samples; 0.25 MB a channel, and far above the resampler's filter length
 _MAX_VALUES = 1 << 22  # samples x channels held at once, whatever a header claims: 16 MB
 _RATES_HZ = (1_000, 768_000)  # outside of it a header is wrong, and resampling would explode
-_UNKNOWN_LENGTH = 1 << 62  # libsndfile's frame count where a streamed file does not say
 _FORMATS = {
     ".wav": ("WAV", {"pcm16": "PCM_16", "pcm24": "PCM_24", "float32": "FLOAT"}),
     ".flac": ("FLAC", {"pcm16": "PCM_16", "pcm24": "PCM_24"}),
@@ -96,7 +95,8 @@ def blocks(
         [C, n] float32, full scale ±1, n ≥ 1
 
     Raises:
-        FormatError: unreadable, truncated, empty, or an implausible rate; it names the file
+        FormatError: unreadable, empty, or an implausible rate; it names the file. A flac that was
+            cut off is unreadable; a cut wav, ogg or mp3 is, for libsndfile, a shorter one
         ValueError: the channels cannot be mapped to those wanted; it names the file
         FileNotFoundError: no such file
     """
@@ -105,13 +105,13 @@ def blocks(
         _check_channels(path, file.channels, channels)
         convert = _resampler(file.samplerate, sample_rate_hz, channels or file.channels)
         total = 0
-        for piece, last in _pieces(path, file, max(1, min(block, _MAX_VALUES // file.channels))):
+        for piece, last in _pieces(file, max(1, min(block, _MAX_VALUES // file.channels))):
             ready = convert(_mix(piece, channels), last)
             total += len(ready)
             if len(ready):
                 yield torch.from_numpy(np.ascontiguousarray(ready.T))
         if not total:
-            raise FormatError(f"{path}: too short to give one sample at {sample_rate_hz} Hz")
+            raise FormatError(f"{path}: holds no samples, or too few for one at the rate wanted")
 
 
 def write(
@@ -247,19 +247,13 @@ def _without_seeks(file: Any) -> Any:
     return file
 
 
-def _pieces(path: Path, file: Any, block: int) -> Iterator[tuple[np.ndarray, bool]]:
-    """[n, C] float32 pieces, each with whether it is the last; checks the length promised."""
-    done, piece = 0, file.read(block, dtype="float32", always_2d=True)
-    if not len(piece):
-        raise FormatError(f"{path}: holds no samples")
+def _pieces(file: Any, block: int) -> Iterator[tuple[np.ndarray, bool]]:
+    """[n, C] float32 pieces, each with whether it is the last."""
+    piece = file.read(block, dtype="float32", always_2d=True)
     while len(piece):
-        done += len(piece)
         following = file.read(block, dtype="float32", always_2d=True)
         yield piece, not len(following)
         piece = following
-    # The length of an mp3 is an estimate where its encoder left no header for it.
-    if done < file.frames < _UNKNOWN_LENGTH and file.format != "MP3":
-        raise FormatError(f"{path}: truncated: {done} of {file.frames} samples are there")
 
 
 def _check_channels(path: Path, have: int, wanted: int | None) -> None:

@@ -38,7 +38,7 @@ def save_codes(codes: Codes, target: Target | None = None) -> bytes:
     """The bytes of the file, also written to ``target`` (path or open binary file) if given."""
     tokens = codes.tokens.cpu().numpy()
     small = not tokens.size or tokens.max() < 1 << 15
-    # Rising alignment, so that every tensor begins at a multiple of its own.
+    # By falling alignment: every tensor begins at a multiple of its own.
     arrays = {"n_samples": ("I64", codes.n_samples.cpu().numpy())}
     if codes.scale is not None:
         arrays["scale"] = ("F32", codes.scale.detach().cpu().numpy())

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,22 @@ from ..backends import needs_native, threads
 from ._examples import BATCHED, LAYOUTS, ODD, Args, in_layout, large, tensors, to_dtype
 
 OPS = {op.name: op for op in registry()}
-CASES = [
-    pytest.param(op, args, id=f"{op.name}-{i}")
-    for op in OPS.values()
-    for i, args in enumerate([*op.examples(), *ODD[op.name]()])
-]
-LARGE = [
-    pytest.param(op, args, id=f"{op.name}-{i}")
-    for op in OPS.values()
-    for i, args in enumerate(large(op.name))
-]
+
+
+def cases(kind: str, arguments: Callable[[Op], Iterable[Args]]) -> list[Any]:
+    """(op, arguments) of all ops, each with a name of its own."""
+    return [
+        pytest.param(op, args, id=f"{op.name}-{kind}{i}")
+        for op in OPS.values()
+        for i, args in enumerate(arguments(op))
+    ]
+
+
+EXAMPLES = cases("", lambda op: op.examples())
+CASES = EXAMPLES + cases("odd", lambda op: ODD[op.name]())
+LARGE = cases("large", lambda op: large(op.name))
+# Its statistics are over the whole signal: it cannot be cut in time.
+CUT_IN_TIME = [case for case in CASES + LARGE if case.values[0].name != "group_norm"]
 RUNNING = [backend for backend in BACKENDS if OPS["conv1d"].why_not(backend) is None]
 # Largest difference from the reference in float64, relative to the largest value.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-6, torch.bfloat16: 0.05}
@@ -139,11 +145,17 @@ def test_packed_weights_change_nothing(op: Op, args: Args) -> None:
 
 
 @needs_native
-@pytest.mark.parametrize("op, args", CASES)
+@pytest.mark.parametrize("op, args", EXAMPLES)
 def test_opcheck(op: Op, args: Args) -> None:
-    trains = op.name != "rvq_encode"
-    floats = [a.clone().requires_grad_(trains) if is_float(a) else a for a in args]
-    torch.library.opcheck(op._native, tuple(floats))
+    """Schema, fake, autograd registration, and tracing by AOTAutograd with dynamic shapes."""
+    torch.library.opcheck(op._native, leaves(args, requires_grad=op.name != "rvq_encode"))
+
+
+@needs_native
+@pytest.mark.parametrize("op, args", CASES)
+def test_opcheck_of_odd_shapes(op: Op, args: Args) -> None:
+    quick = ("test_schema", "test_faketensor")
+    torch.library.opcheck(op._native, leaves(args, requires_grad=False), test_utils=quick)
 
 
 @needs_native
@@ -157,13 +169,18 @@ def is_float(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dtype.is_floating_point
 
 
+def leaves(args: Args, requires_grad: bool) -> Args:
+    """The arguments, the float tensors as leaves of a new graph."""
+    return tuple(a.detach().requires_grad_(requires_grad) if is_float(a) else a for a in args)
+
+
 TRAINABLE = [case for case in CASES if case.values[0].name != "rvq_encode"]
 SMALL = [case for case in TRAINABLE if case.values[1][0].numel() < 700]
 
 
 @pytest.mark.parametrize("op, args", SMALL)
 def test_gradcheck_in_float64(op: Op, args: Args) -> None:
-    exact = tuple(a.requires_grad_() if is_float(a) else a for a in to_dtype(args, torch.float64))
+    exact = leaves(to_dtype(args, torch.float64), requires_grad=True)
     assert torch.autograd.gradcheck(op, exact, fast_mode=True)
 
 
@@ -182,12 +199,12 @@ def test_gradients_of_the_native_op(op: Op, args: Args) -> None:
 
 def gradients(function: Any, args: Args) -> list[Tensor]:
     """Of a fixed weighted sum of all outputs, for every float argument."""
-    leaves = [a.detach().requires_grad_() if is_float(a) else a for a in args]
+    inputs = leaves(args, requires_grad=True)
     total = sum(
-        (y * torch.linspace(-1, 1, y.numel(), dtype=torch.float64).to(y.dtype).view(y.shape)).sum()
-        for y in tensors(function(*leaves))
+        (y * torch.arange(y.numel()).mul(0.5).cos().add(0.3).to(y.dtype).view(y.shape)).sum()
+        for y in tensors(function(*inputs))
     )
-    wanted = [leaf for leaf in leaves if is_float(leaf)]
+    wanted = [value for value in inputs if is_float(value)]
     found = torch.autograd.grad(total, wanted, allow_unused=True)
     return [g for g in found if g is not None]
 
@@ -249,10 +266,8 @@ def tile(op: Op, args: Args, begin: int, end: int) -> Args:
 
 
 @needs_native
-@pytest.mark.parametrize("op, args", CASES + LARGE)
+@pytest.mark.parametrize("op, args", CUT_IN_TIME)
 def test_any_tiling_of_time(op: Op, args: Args) -> None:
-    if op.name == "group_norm":
-        pytest.skip("its statistics are over the whole signal")
     whole = tensors(op(*args))
     rate = args[6] if op.name == "conv_transpose1d" else 1
     for edges in cuts(whole[0].shape[2] // rate):

@@ -1,0 +1,1 @@
+"""Files: audio, checkpoints, containers of codes. Knows no codec and no model."""
