@@ -7,43 +7,18 @@ the units of width 128 on) and int8 inside. The transposed convolutions of the d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from fastcodec.codecs.lyra_weights import (
-    DILATIONS,
-    SLOPE,
-    LyraLayer,
-    codebooks,
-    dequantised,
-    match_layers,
-    parameters,
-    read_lyra_graphs,
-    torch_weight,
-)
-from fastcodec.errors import WeightsError
-from fastcodec.io.tflite import Operator, Subgraph
-from fastcodec.layers.conv import NONE, Activation
-from fastcodec.layers.int8 import (
-    Add,
-    Dequantize,
-    Int8Conv1d,
-    Int8OverlapAdd,
-    LeakyRelu,
-    Pointwise,
-    Quantize,
-    Scale,
-)
-from fastcodec.layers.ordered import OrderedConv1d, OrderedOverlapAdd
-from fastcodec.layers.streaming import Residual, Sequential, StreamingModule
-
-LEAKY = Activation("leaky_relu", SLOPE)
+from fastcodec.codecs.lyra_graph import LyraGraph
+from fastcodec.codecs.lyra_weights import DILATIONS, SLOPE, codebooks, read_lyra_graphs
+from fastcodec.layers.conv import NONE
+from fastcodec.layers.int8 import Add, Dequantize, Pointwise, Quantize, Scale
+from fastcodec.layers.streaming import Sequential, StreamingModule
 
 
 class LyraInt8(NamedTuple):
@@ -69,51 +44,73 @@ def load_lyra_int8(folder: str | Path) -> LyraInt8:
     """
     encoder, quantizer, decoder = read_lyra_graphs(folder)
     return LyraInt8(
-        _encoder(_Half("encoder", encoder[0])),
+        _encoder(LyraGraph("encoder", encoder[0])),
         codebooks(quantizer),
-        _decoder(_Half("decoder", decoder[0])),
+        _decoder(LyraGraph("decoder", decoder[0])),
     )
 
 
-def _encoder(half: _Half) -> Sequential:
-    layers: list[StreamingModule] = [half.conv("encoder.conv0", NONE)]
+def _encoder(graph: LyraGraph) -> Sequential:
+    layers: list[StreamingModule] = [graph.conv("encoder.conv0", NONE)]
     for i in range(2):
-        layers += [half.unit(f"encoder.blocks.{i}.units.{j}") for j in range(len(DILATIONS))]
-        layers.append(half.conv(f"encoder.blocks.{i}.down"))
+        layers += [graph.unit(f"encoder.blocks.{i}.units.{j}") for j in range(len(DILATIONS))]
+        layers.append(graph.conv(f"encoder.blocks.{i}.down"))
     first = "encoder.blocks.2.units.0"
-    between, source = half.rectify()
-    grouped, to = half.int8_conv(f"{first}.grouped", source)
-    float_part = [half.conv(f"{first}.depthwise"), half.conv(f"{first}.pointwise", NONE)]
-    body = [*float_part, Quantize(between.source), between, grouped, Dequantize(to)]
-    layers.append(Sum(body))
-    layers += half.int8_units("encoder.blocks.2")
+    between = graph.rectifier()
+    grouped = graph.int8_conv(f"{first}.grouped", between.output_scale)
+    real = [graph.conv(f"{first}.depthwise"), graph.conv(f"{first}.pointwise", NONE)]
+    integer = [Quantize(between.source_scale), between, grouped, Dequantize(grouped.output_scale)]
+    layers.append(Sum([*real, *integer]))
+    units, scale = _int8_units(graph, "encoder.blocks.2")
+    layers += units
     for name in ("encoder.blocks.2.down", "encoder.out"):
-        rectifier, source = half.rectify()
-        layer, to = half.int8_conv(name, source)
+        rectifier = graph.rectifier(scale)
+        layer = graph.int8_conv(name, rectifier.output_scale)
         layers += [rectifier, layer]
-    return Sequential(*layers, Dequantize(to))
+        scale = layer.output_scale
+    return Sequential(*layers, Dequantize(scale))
 
 
-def _decoder(half: _Half) -> Sequential:
-    layers: list[StreamingModule] = [half.conv("decoder.conv0", NONE), FloatLeakyRelu()]
-    up, source = half.int8_up("decoder.blocks.0.up", frame=1)
-    layers += [Quantize(source), up]
-    first = "decoder.blocks.0.units.0"
-    depthwise, to = half.int8_conv(f"{first}.depthwise")
-    pointwise, to = half.int8_conv(f"{first}.pointwise", to)
-    between, source = half.rectify(to)
-    grouped, to = half.int8_conv(f"{first}.grouped", source)
-    quantize = Quantize(half.input_scale(f"{first}.depthwise"))
-    body = [FloatLeakyRelu(), quantize, depthwise, pointwise, between, grouped, Dequantize(to)]
-    layers.append(Sum(body))
-    layers += half.int8_units("decoder.blocks.0")
-    rectifier, source = half.rectify()
-    up, _ = half.int8_up("decoder.blocks.1.up", frame=2, source=source)
-    layers += [rectifier, up]
-    layers += [half.unit(f"decoder.blocks.1.units.{j}") for j in range(len(DILATIONS))]
-    layers.append(half.up("decoder.blocks.2.up", frame=4))
-    layers += [half.unit(f"decoder.blocks.2.units.{j}") for j in range(len(DILATIONS))]
-    return Sequential(*layers, half.up("decoder.out", frame=20))
+def _decoder(graph: LyraGraph) -> Sequential:
+    layers: list[StreamingModule] = [graph.conv("decoder.conv0", NONE), FloatLeakyRelu()]
+    scale = graph.input_scale("decoder.blocks.0.up")
+    layers += [Quantize(scale), graph.int8_up("decoder.blocks.0.up", scale, frame=1)]
+    scale = graph.input_scale("decoder.blocks.0.units.0.depthwise")
+    body, to = _int8_body(graph, "decoder.blocks.0.units.0", scale)
+    layers.append(Sum([FloatLeakyRelu(), Quantize(scale), *body, Dequantize(to)]))
+    units, scale = _int8_units(graph, "decoder.blocks.0")
+    rectifier = graph.rectifier(scale)
+    layers += [*units, rectifier]
+    layers.append(graph.int8_up("decoder.blocks.1.up", rectifier.output_scale, frame=2))
+    layers += [graph.unit(f"decoder.blocks.1.units.{j}") for j in range(len(DILATIONS))]
+    layers.append(graph.up("decoder.blocks.2.up", frame=4))
+    layers += [graph.unit(f"decoder.blocks.2.units.{j}") for j in range(len(DILATIONS))]
+    return Sequential(*layers, graph.up("decoder.out", frame=20))
+
+
+def _int8_units(graph: LyraGraph, block: str) -> tuple[list[StreamingModule], Scale]:
+    """From real numbers to integers and through the second and third unit; their scale."""
+    rectifier = graph.rectifier()
+    layers: list[StreamingModule] = [Quantize(rectifier.source_scale)]
+    for j in (1, 2):
+        prefix, source = f"{block}.units.{j}", rectifier.source_scale
+        body, to = _int8_body(graph, prefix, rectifier.output_scale)
+        add = Add(to, source, graph.sum_scale(f"{prefix}.grouped"))
+        layers.append(Sum([rectifier, *body], add))
+        if j == 1:
+            rectifier = graph.rectifier(add.output_scale)
+    return layers, add.output_scale
+
+
+def _int8_body(
+    graph: LyraGraph, prefix: str, source: Scale
+) -> tuple[list[StreamingModule], Scale]:
+    """The convolutions of an int8 unit and the scale of their result."""
+    depthwise = graph.int8_conv(f"{prefix}.depthwise", source)
+    pointwise = graph.int8_conv(f"{prefix}.pointwise", depthwise.output_scale)
+    between = graph.rectifier(pointwise.output_scale)
+    grouped = graph.int8_conv(f"{prefix}.grouped", between.output_scale)
+    return [depthwise, pointwise, between, grouped], grouped.output_scale
 
 
 class Sum(StreamingModule):
@@ -134,7 +131,10 @@ class Sum(StreamingModule):
 
     def push(self, x: Tensor, state: list[Any], final: bool = False) -> Tensor:
         y = self.body.push(x, state, final)
-        return y + x if self.add is None else self.add(y, x)
+        if self.add is None:
+            return y + x
+        total: Tensor = self.add(y, x)
+        return total
 
 
 class FloatLeakyRelu(Pointwise):
@@ -142,48 +142,3 @@ class FloatLeakyRelu(Pointwise):
 
     def apply_to(self, x: Tensor) -> Tensor:
         return F.leaky_relu(x, SLOPE)
-
-
-class _Half:
-    """The encoder's or the decoder's graph, taken apart in execution order."""
-
-    def __init__(self, name: str, graph: Subgraph) -> None:
-        self._graph = graph
-        self._layers = {layer.name: (layer, found) for layer, found in match_layers(name, graph)}
-        self._rectifiers = self._int8_rectifiers()
-        self._carried = (op for op in graph.operators if op.name == "SUB")
-
-    def conv(self, name: str, activation: Activation = LEAKY) -> OrderedConv1d:
-        """A float convolution."""
-        layer, operators = self._layers[name]
-        weight, bias = self._real(layer, operators)
-        return OrderedConv1d(
-            weight, bias, layer.stride, layer.dilation, layer.groups, activation
-        )
-
-    def unit(self, prefix: str) -> Residual:
-        """A float residual unit."""
-        inner = [self.conv(f"{prefix}.depthwise"), self.conv(f"{prefix}.pointwise", NONE)]
-        return Residual([*inner, self.conv(f"{prefix}.grouped")])
-
-    def up(self, name: str, frame: int) -> OrderedOverlapAdd:
-        """A float transposed convolution."""
-        layer, operators = self._layers[name]
-        weight, bias = self._real(layer, operators)
-        self._carried_bias(1)
-        return OrderedOverlapAdd(weight, bias, layer.stride, frame, LEAKY)
-
-    def int8_units(self, block: str) -> Iterator[StreamingModule]:
-        """The step from real numbers to integers and the second and third unit of a block."""
-        rectifier, source = self.rectify()
-        yield Quantize(rectifier.source)
-        for j in (1, 2):
-            depthwise, to = self.int8_conv(f"{block}.units.{j}.depthwise", source)
-            pointwise, to = self.int8_conv(f"{block}.units.{j}.pointwise", to)
-            between, source = self.rectify(to)
-            grouped, to = self.int8_conv(f"{block}.units.{j}.grouped", source)
-            following, source = self.peek()
-            add = Add(to, rectifier.source, following)
-            yield Sum([rectifier, depthwise, pointwise, between, grouped], add)
-            if j == 1:
-                rectifier, source = self.rectify(following)

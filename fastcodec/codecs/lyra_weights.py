@@ -257,7 +257,7 @@ def torch_weight(layer: LyraLayer, stored: Sequence[np.ndarray]) -> torch.Tensor
         weight = weights[0].transpose(0, 2, 1)
     else:  # depthwise [1, kernel, C]; a group of a transposed one [C_out / groups, kernel, C_in]
         weight = np.concatenate([weight.transpose(2, 0, 1) for weight in weights])
-    return torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float32))
+    return torch.from_numpy(np.array(weight, dtype=np.float32, order="C"))
 
 
 def _squeeze(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -7,7 +7,6 @@ were read, so a file can never make the reader allocate more than its own size.
 
 from __future__ import annotations
 
-import importlib
 import math
 import struct
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from fastcodec.errors import FormatError
+from fastcodec.optional import require
 
 # Far above any codec (Lyra's graphs have 1126 tensors at most) and low enough that a hostile file,
 # whose tables all point to one place, is refused before it costs time or memory.
@@ -139,7 +139,7 @@ def parse_tflite(data: bytes) -> tuple[Subgraph, ...]:
         FormatError: not a .tflite file, truncated or corrupted
         ImportError: the packages of the extra ``lyra`` are missing
     """
-    schema = _schema()
+    schema = require("tflite", "lyra", "reading .tflite files")
     if len(data) < 8 or data[4:8] != b"TFL3":
         raise FormatError(f"not a .tflite file: bytes 4:8 must be TFL3, got {data[4:8]!r}")
     try:
@@ -149,17 +149,6 @@ def parse_tflite(data: bytes) -> tuple[Subgraph, ...]:
         raise
     except _BAD_BYTES as error:
         raise FormatError(f".tflite file is truncated or corrupted: {error}") from error
-
-
-def _schema() -> Any:
-    """The package ``tflite``, which holds one class a table of the schema."""
-    try:
-        return importlib.import_module("tflite")
-    except ImportError as error:
-        raise ImportError(
-            'reading .tflite files needs the packages tflite and flatbuffers: pip install '
-            '"fastcodec[lyra]"'
-        ) from error
 
 
 class _Reader:

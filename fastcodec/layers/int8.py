@@ -96,11 +96,12 @@ class LeakyRelu(Pointwise):
         self.negative = float(np.rint(np.float32(256) * (positive * np.float32(slope))))
         if not (1 <= self.negative <= self.positive <= 1 << 15):
             raise WeightsError(f"int8 leaky ReLU: scales {source.scale} and {to.scale} are too far apart")
-        self.low, self.high = to.low, to.high
+        self.source_scale, self.output_scale = source, to
 
     def apply_to(self, x: Tensor) -> Tensor:
         y = torch.where(x > 0, x * self.positive, x * self.negative)
-        return y.div_(256).add_(0.5).floor_().clamp_(self.low, self.high)
+        low, high = self.output_scale.low, self.output_scale.high
+        return y.div_(256).add_(0.5).floor_().clamp_(low, high)
 
 
 class Add(nn.Module):
@@ -114,12 +115,13 @@ class Add(nn.Module):
         shift = 20 - (math.frexp(max(ratios))[1] - 1)
         self.a, self.b = (float(np.rint(math.ldexp(ratio, shift))) for ratio in ratios)
         self.unit = math.ldexp(1.0, -shift)
-        self.low, self.high = to.low, to.high
+        self.output_scale = to
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         # 21 + 8 bits and a carry: exact in float64.
         total = a.double().mul_(self.a).add_(b, alpha=self.b)
-        return total.mul_(self.unit).add_(0.5).floor_().clamp_(self.low, self.high).float()
+        low, high = self.output_scale.low, self.output_scale.high
+        return total.mul_(self.unit).add_(0.5).floor_().clamp_(low, high).float()
 
 
 class Requantize(nn.Module):
@@ -181,6 +183,7 @@ class Int8Conv1d(Conv1d):
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = nn.Parameter(bias, requires_grad=False)
         self.requantize = Requantize(source, weight_scale, [to])
+        self.output_scale = to
 
     def _convolve(self, x: Tensor, held: Held | None) -> Tensor:
         assert held is None  # what is added must be rescaled: see ``Add``
@@ -201,7 +204,7 @@ class Int8OverlapAdd(OverlapAdd):
         stride, frame: as for ``OverlapAdd``
     """
 
-    output_scale: Tensor
+    scales: Tensor
 
     def __init__(
         self,
@@ -223,7 +226,7 @@ class Int8OverlapAdd(OverlapAdd):
         self.requantize = Requantize(source, weight_scale, to)
         scales = torch.tensor([scale.scale for scale in to], dtype=torch.float32)
         scales = scales.repeat_interleave(weight.shape[1])[:, None]
-        self.register_buffer("output_scale", scales, persistent=False)
+        self.register_buffer("scales", scales, persistent=False)
         self._packed = Packed(ops.conv_transpose1d_pack, stride, self.groups)
 
     def whole(self, x: Tensor) -> Tensor:
@@ -241,7 +244,7 @@ class Int8OverlapAdd(OverlapAdd):
             0.0,
         )
         y: Tensor = self.requantize(sums)
-        return y.mul_(self.output_scale)
+        return y.mul_(self.scales)
 
 
 def _check_exact(weight_sums: Tensor, bias: Tensor, source: Scale) -> None:
