@@ -1,4 +1,4 @@
-"""Neural audio codecs with custom kernels: same codes as upstream, whatever the batch or chunking."""
+"""Neural audio codecs with custom kernels: upstream's codes, whatever the batch or chunking."""
 
 from fastcodec.codecs import Codec, CodecInfo, Stream, load, models
 from fastcodec.codes import Codes

@@ -53,9 +53,7 @@ class Codes:
         """The codes of one row (still a batch, of one) or of several."""
         rows = [rows] if isinstance(rows, int) else rows
         scale = None if self.scale is None else self.scale[rows]
-        return replace(
-            self, tokens=self.tokens[rows], n_samples=self.n_samples[rows], scale=scale
-        )
+        return replace(self, tokens=self.tokens[rows], n_samples=self.n_samples[rows], scale=scale)
 
     def to(self, device: torch.device | str) -> Codes:
         """The same codes on ``device``."""

@@ -178,8 +178,8 @@ int64_t conv_panels(const Conv& p) {
   return form(p) == Form::kDense ? p.blocks * panels_a_block(p) : 1;
 }
 
-void conv(const Conv& p, int64_t batch, int64_t frame_begin, int64_t frame_end,
-          int64_t panel_begin, int64_t panel_end) {
+void conv(const Conv& p, int64_t batch, int64_t frame_begin, int64_t frame_end, int64_t panel_begin,
+          int64_t panel_end) {
   if (form(p) == Form::kDot) return dot_frames(p, batch, frame_begin, frame_end);
   if (form(p) == Form::kDepthwise) return depthwise_frames(p, batch, frame_begin, frame_end);
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {

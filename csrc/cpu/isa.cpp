@@ -35,7 +35,8 @@ Choice choose() {
   }
   if (any || std::strcmp(asked, "avx512") == 0) {
     if (has_avx512()) return {&avx512::table(), nullptr};
-    if (!any) return {nullptr, "FASTCODEC_ISA=avx512, but this processor has no AVX-512 F/BW/DQ/VL"};
+    if (!any)
+      return {nullptr, "FASTCODEC_ISA=avx512, but this processor has no AVX-512 F/BW/DQ/VL"};
   }
   if (has_avx2()) return {&avx2::table(), nullptr};
   return {nullptr, "this processor has no AVX2 with FMA"};

@@ -56,9 +56,8 @@ void lstm_pack(const float* weight, int64_t hidden, float* packed) {
 void lstm_step(const LstmStep& p, int64_t block_begin, int64_t block_end) {
   for (int64_t block = block_begin; block < block_end; ++block) {
     for (int64_t row = 0; row < p.batch; row += kBatchRows) {
-      with_rows<kBatchRows>(p.batch - row, [&](auto rows) {
-        step_rows<decltype(rows)::value>(p, block, row);
-      });
+      with_rows<kBatchRows>(p.batch - row,
+                            [&](auto rows) { step_rows<decltype(rows)::value>(p, block, row); });
     }
   }
 }

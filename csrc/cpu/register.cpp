@@ -134,9 +134,11 @@ struct SnakeParameters {
 // Runs p over all of s: tiles of frames where there are enough of them, else panels of columns.
 void run_conv(Conv p, const Signal& s, const Prologue& prologue) {
   const Kernels& k = table();
-  const int64_t flops = 2 * s.batch * p.frames * p.blocks * p.width * p.taps * p.channels / p.groups;
+  const int64_t flops =
+      2 * s.batch * p.frames * p.blocks * p.width * p.taps * p.channels / p.groups;
   const int64_t span = (p.taps - 1) * p.dilation + 1;
-  const int64_t tile = std::clamp<int64_t>(kTileFloats / (p.stride * p.channels), 48, 2048) / 12 * 12;
+  const int64_t tile =
+      std::clamp<int64_t>(kTileFloats / (p.stride * p.channels), 48, 2048) / 12 * 12;
   const int64_t tiles = (p.frames + tile - 1) / tile, panels = k.conv_panels(p);
   const bool staged = prologue.kind != Activation::kNone || !s.time_major();
   const auto run = [&](int64_t batch, int64_t begin, int64_t end, int64_t panel_begin,
@@ -168,9 +170,8 @@ void run_conv(Conv p, const Signal& s, const Prologue& prologue) {
   for (int64_t i = 0; i < s.batch * tiles; ++i) {
     const int64_t begin = i % tiles * tile, end = std::min(begin + tile, p.frames);
     const float* x = stage_tile(i / tiles, begin, end);
-    parallel(panels, flops / (s.batch * tiles), [&](int64_t first, int64_t last) {
-      run(i / tiles, begin, end, first, last, x);
-    });
+    parallel(panels, flops / (s.batch * tiles),
+             [&](int64_t first, int64_t last) { run(i / tiles, begin, end, first, last, x); });
   }
 }
 
@@ -211,8 +212,8 @@ Tensor conv1d(Tensor x, Tensor weight, MaybeTensor bias, MaybeTensor residual, M
   Conv p = conv1d_shape(weight, stride, dilation, groups);
   const Signal s(x, "conv1d: x");
   const int64_t span = (p.taps - 1) * dilation + 1, channels_out = weight.size(0);
-  STD_TORCH_CHECK(s.channels == p.channels && s.frames >= span,
-                  "fastcodec: conv1d: x must be [B, ", p.channels, ", T >= ", span, "]");
+  STD_TORCH_CHECK(s.channels == p.channels && s.frames >= span, "fastcodec: conv1d: x must be [B, ",
+                  p.channels, ", T >= ", span, "]");
   check_vector(bias, channels_out, "conv1d: bias");
   p.frames = (s.frames - span) / stride + 1;
   p.bias = data(bias);
@@ -231,13 +232,15 @@ Tensor conv1d(Tensor x, Tensor weight, MaybeTensor bias, MaybeTensor residual, M
 }
 
 // A transposed convolution, each output of which sees all its inputs, is a convolution with
-// stride * C_out columns over windows of ceil(k / stride) frames: column p * C_out + n of frame t is
-// output channel n at sample t * stride + p. Where k is no multiple of stride some taps are zero.
+// stride * C_out columns over windows of ceil(k / stride) frames: column p * C_out + n of frame t
+// is output channel n at sample t * stride + p. Where k is no multiple of stride some taps are
+// zero.
 Conv transposed_shape(const Tensor& weight, int64_t stride, int64_t groups) {
   check_float(weight, "weight");
-  STD_TORCH_CHECK(weight.dim() == 3 && weight.is_contiguous() && stride > 0 && groups > 0 &&
-                      weight.size(0) % groups == 0,
-                  "fastcodec: conv_transpose1d: weight must be a contiguous [C_in, C_out / groups, k]");
+  STD_TORCH_CHECK(
+      weight.dim() == 3 && weight.is_contiguous() && stride > 0 && groups > 0 &&
+          weight.size(0) % groups == 0,
+      "fastcodec: conv_transpose1d: weight must be a contiguous [C_in, C_out / groups, k]");
   Conv p = {};
   p.channels = weight.size(0), p.taps = (weight.size(2) + stride - 1) / stride;
   p.stride = 1, p.dilation = 1, p.groups = groups;
@@ -280,7 +283,8 @@ Tensor conv_transpose1d(Tensor x, Tensor weight, MaybeTensor bias, MaybeTensor a
   Conv p = transposed_shape(weight, stride, groups);
   const Signal s(x, "conv_transpose1d: x");
   STD_TORCH_CHECK(s.channels == p.channels && s.frames >= p.taps,
-                  "fastcodec: conv_transpose1d: x must be [B, ", p.channels, ", T >= ", p.taps, "]");
+                  "fastcodec: conv_transpose1d: x must be [B, ", p.channels, ", T >= ", p.taps,
+                  "]");
   check_vector(bias, p.bias_size, "conv_transpose1d: bias");
   p.frames = s.frames - p.taps + 1;
   p.bias = data(bias);
@@ -315,7 +319,8 @@ Tensor snake(Tensor x, Tensor alpha, MaybeTensor beta) {
   parallel(s.batch * s.channels, flops, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t b = i / s.channels, c = i % s.channels;
-      const Prologue one = {Activation::kSnake, p.prologue.alpha + c, p.prologue.inverse_beta + c, 0};
+      const Prologue one = {Activation::kSnake, p.prologue.alpha + c, p.prologue.inverse_beta + c,
+                            0};
       table().prologue(one, s.x + b * s.batch_stride + c * s.channel_stride, 1, 1, s.frames, 1,
                        data(out) + i * s.frames);
     }
@@ -379,7 +384,8 @@ std::tuple<Tensor, Tensor, Tensor> lstm(Tensor x, Tensor h, Tensor c, Tensor wei
     Signal from = s;
     from.x = l == 0 ? input : data(out);
     from.channel_stride = 1, from.frame_stride = hidden, from.batch_stride = s.frames * hidden;
-    p.weight = data(own) + l * size, p.bias = bias.data(), p.out = gates.data(), p.frames = s.frames;
+    p.weight = data(own) + l * size, p.bias = bias.data(), p.out = gates.data(),
+    p.frames = s.frames;
     run_conv(p, from, {Activation::kNone});
     for (int64_t t = 0; t < s.frames; ++t) {
       fastcodec::LstmStep step = {gates.data() + t * gates_size,
@@ -436,14 +442,15 @@ Tensor rvq_encode(Tensor x, Tensor codebooks, MaybeTensor packed) {
   AtenTensorHandle handle;
   const int64_t sizes[] = {s.batch, stages, s.frames};
   const int64_t strides[] = {stages * s.frames, s.frames, 1};
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(3, sizes, strides,
-                                                         aoti_torch_dtype_int64(),
-                                                         aoti_torch_device_type_cpu(), 0, &handle));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      3, sizes, strides, aoti_torch_dtype_int64(), aoti_torch_device_type_cpu(), 0, &handle));
   Tensor codes(handle);
   std::vector<float> copy;
-  const fastcodec::RvqEncode p = {
-      dense(s, copy), s.frames * s.channels, s.channels, data(own), data(codebooks),
-      static_cast<int64_t*>(codes.data_ptr()), s.frames, s.channels, words, stages};
+  const fastcodec::RvqEncode p = {dense(s, copy),  s.frames * s.channels,
+                                  s.channels,      data(own),
+                                  data(codebooks), static_cast<int64_t*>(codes.data_ptr()),
+                                  s.frames,        s.channels,
+                                  words,           stages};
   const int64_t rows = s.batch * s.frames;
   const auto run = [&](int64_t first, int64_t last) {
     auto& residual = scratch(table().rvq_scratch_size(last - first, s.channels));
@@ -458,7 +465,8 @@ Tensor rvq_decode(Tensor codes, Tensor codebooks) {
   const int64_t words = codebooks.size(1), features = codebooks.size(2);
   STD_TORCH_CHECK(codes.is_cpu() && codes.dim() == 3 && codes.size(1) <= codebooks.size(0) &&
                       codes.scalar_type() == torch::headeronly::ScalarType::Long,
-                  "fastcodec: rvq_decode: codes must be [B, K <= ", codebooks.size(0), ", T] int64");
+                  "fastcodec: rvq_decode: codes must be [B, K <= ", codebooks.size(0),
+                  ", T] int64");
   const int64_t batch = codes.size(0), stages = codes.size(1), frames = codes.size(2);
   const int64_t* index = static_cast<const int64_t*>(codes.data_ptr());
   const int64_t by_batch = codes.stride(0), by_stage = codes.stride(1), by_frame = codes.stride(2);
@@ -479,7 +487,8 @@ Tensor rvq_decode(Tensor codes, Tensor codebooks) {
       float* sum = to + row * features;
       std::fill_n(sum, features, 0.0f);
       for (int64_t k = 0; k < stages; ++k) {
-        const int64_t word = index[row / frames * by_batch + k * by_stage + row % frames * by_frame];
+        const int64_t word =
+            index[row / frames * by_batch + k * by_stage + row % frames * by_frame];
         if (word < 0) continue;
         const float* e = table_rows + (k * words + word) * features;
         for (int64_t d = 0; d < features; ++d) sum[d] += e[d];

@@ -19,7 +19,8 @@ FC_INLINE V activate(V x, V alpha, V inverse_beta, V slope) {
   return x;
 }
 
-// `count` contiguous values; the parameters advance with them (per_value) or are those of one channel.
+// `count` contiguous values; the parameters advance with them (per_value) or are those of one
+// channel.
 template <Activation kKind>
 void run(const Prologue& p, const float* x, int64_t count, int64_t channel, bool per_value,
          float* out) {

@@ -61,9 +61,7 @@ FC_INLINE V pow2(V n) {
 FC_INLINE V select_gt(V a, V b, V yes, V no) {
   return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
 }
-FC_INLINE bool any_gt(V a, V b) {
-  return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0;
-}
+FC_INLINE bool any_gt(V a, V b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0; }
 FC_INLINE V load_part(const float* p, int n) {
   alignas(32) float t[8] = {};
   std::memcpy(t, p, n * sizeof(float));

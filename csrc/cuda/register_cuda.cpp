@@ -23,8 +23,7 @@ void check(const Tensor& t, const Tensor& x, const char* what) {
 
 cudaStream_t stream_of(const Tensor& x) {
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
   return static_cast<cudaStream_t>(stream);
 }
 

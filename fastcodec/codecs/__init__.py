@@ -41,7 +41,9 @@ def load(
         names = ", ".join(preset for f in FAMILIES for preset in f.PRESETS)
         raise ValueError(f"load: there is no codec {name!r}; known: {names}")
     if precision not in PRECISIONS:
-        raise ValueError(f"load: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        raise ValueError(
+            f"load: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+        )
     codec = family.build(name)
     codec.load_weights(weights)
     return codec.eval().requires_grad_(False).to(device)

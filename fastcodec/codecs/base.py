@@ -151,7 +151,9 @@ class Codec(nn.Module):
                 self._check_tokens(codes)
                 return self._decode_tokens(codes.to(self.device), progress)
             if codes.codec != self.name:
-                raise ValueError(f"decode: these codes are of {codes.codec!r}, this is {self.name!r}")
+                raise ValueError(
+                    f"decode: these codes are of {codes.codec!r}, this is {self.name!r}"
+                )
             codes = codes.to(self.device)
             out = torch.zeros(len(codes), self.channels, int(codes.n_samples.max()))
             out = out.to(self.device)
@@ -255,8 +257,8 @@ class Codec(nn.Module):
         if bandwidth_kbps is not None:
             if bandwidth_kbps not in self.bandwidths_kbps:
                 raise ValueError(
-                    f"bandwidth_kbps: {self.name} has {self.bandwidths_kbps}, got {bandwidth_kbps}; "
-                    f"n_codebooks takes any number up to {most}"
+                    f"bandwidth_kbps: {self.name} has {self.bandwidths_kbps}, got "
+                    f"{bandwidth_kbps}; n_codebooks takes any number up to {most}"
                 )
             bits = (size - 1).bit_length()
             return max(1, int(bandwidth_kbps * 1000 / (bits * self.frame_rate_hz) + 1e-6))
@@ -266,14 +268,17 @@ class Codec(nn.Module):
             raise ValueError(f"n_codebooks: {self.name} has 1 to {most}, got {n_codebooks}")
         return n_codebooks
 
-    def _as_batch(self, wav: Wav, what: str) -> Tensor:
+    def _as_batch(self, wav: object, what: str) -> Tensor:
         if isinstance(wav, np.ndarray):
             wav = torch.from_numpy(wav)
         if not isinstance(wav, Tensor):
-            raise ValueError(f"encode: {what} must be a tensor or an array, got {type(wav).__name__}")
+            raise ValueError(
+                f"encode: {what} must be a tensor or an array, got {type(wav).__name__}"
+            )
         if not wav.dtype.is_floating_point:
             raise ValueError(
-                f"encode: {what} must hold floats in -1..1, got {wav.dtype}; divide 16-bit PCM by 32768"
+                f"encode: {what} must hold floats in -1..1, got {wav.dtype}; divide 16-bit PCM "
+                f"by 32768"
             )
         if wav.ndim == 1 and self.channels == 1:
             wav = wav[None]
@@ -287,8 +292,8 @@ class Codec(nn.Module):
         shortest = self.hop if self.drops_tail else 1
         if wav.shape[0] == 0 or wav.shape[2] < shortest:
             raise ValueError(
-                f"encode: {what} must hold at least {shortest} sample(s) of at least one signal, got "
-                f"{list(wav.shape)}"
+                f"encode: {what} must hold at least {shortest} sample(s) of at least one signal, "
+                f"got {list(wav.shape)}"
             )
         return wav.to(device=self.device, dtype=torch.float32)
 
@@ -359,13 +364,17 @@ class Stream:
         codec = self.codec
         tokens = codes if isinstance(codes, Tensor) else codes.tokens
         if len(tokens) != self.batch_size:
-            raise ValueError(f"Stream.decode: this stream has {self.batch_size} rows, got {len(tokens)}")
+            raise ValueError(
+                f"Stream.decode: this stream has {self.batch_size} rows, got {len(tokens)}"
+            )
         with below_autograd():
             if tokens.shape[2]:
                 codec._check_tokens(tokens)
             latent = codec.quantizer.decode(tokens.to(codec.device))
             y = codec.decoder.push(latent, self._decoder, final)
-        self._due += tokens.shape[2] * codec.hop if isinstance(codes, Tensor) else int(codes.n_samples[0])
+        self._due += (
+            tokens.shape[2] * codec.hop if isinstance(codes, Tensor) else int(codes.n_samples[0])
+        )
         y = y[..., : self._due - self._emitted]
         self._emitted += y.shape[2]
         self._decode_ended = final

@@ -103,7 +103,9 @@ class Encodec(Codec):
         state = checkpoints.fold_weight_norm(checkpoints.read_state(weights))
         state = {name: value for name, value in state.items() if not _TRAINING_ONLY.search(name)}
         layout = transformers_name if any("encoder.layers." in name for name in state) else str
-        what = f"the mapping given for {self.name}" if isinstance(weights, Mapping) else str(weights)
+        what = (
+            f"the mapping given for {self.name}" if isinstance(weights, Mapping) else str(weights)
+        )
         load_tagged(self, state, what, layout)
 
     def _from_hub(self) -> os.PathLike[str]:
@@ -160,7 +162,9 @@ class EncodecSegmented(Encodec):
         return total / weights
 
     def _decode_tokens(self, tokens: Tensor, progress: Progress | None) -> Tensor:
-        raise ValueError(f"decode: {self.name} needs Codes with scale and n_samples, not bare tokens")
+        raise ValueError(
+            f"decode: {self.name} needs Codes with scale and n_samples, not bare tokens"
+        )
 
 
 def volume(x: Tensor) -> Tensor:
@@ -174,7 +178,7 @@ def volume(x: Tensor) -> Tensor:
 
 
 def triangle(length: int, like: Tensor) -> Tensor:
-    """Overlap-add window [length], highest in the middle, never zero (encodec/utils.py@0e2d0aed)."""
+    """Overlap-add window [length], highest in the middle, never 0 (encodec/utils.py@0e2d0aed)."""
     t = torch.linspace(0, 1, length + 2, device=like.device, dtype=like.dtype)[1:-1]
     return 0.5 - (t - 0.5).abs()
 
@@ -184,7 +188,9 @@ def transformers_name(name: str) -> str:
     name = re.sub(r"^(encoder|decoder)\.model\.", r"\1.layers.", name)
     name = re.sub(r"\.(conv|convtr)\.(conv|convtr)\.", ".conv.", name)
     name = re.sub(r"\.(conv|convtr)\.norm\.", ".norm.", name)
-    return name.replace("quantizer.vq.layers.", "quantizer.layers.").replace("_codebook", "codebook")
+    return name.replace("quantizer.vq.layers.", "quantizer.layers.").replace(
+        "_codebook", "codebook"
+    )
 
 
 def build(name: str) -> Encodec:

@@ -75,7 +75,7 @@ def load_tagged(
         spell: from the tags' names to those of the layout that the checkpoint uses
 
     Raises:
-        WeightsError: lists every missing, unexpected and wrongly shaped entry in upstream's spelling
+        WeightsError: lists every missing, unexpected and misshapen entry in upstream's spelling
     """
     names = {own: [spell(n) for n in theirs] for own, theirs in upstream_names(net).items()}
     own_state = net.state_dict()

@@ -1,14 +1,15 @@
 """Lyra v2 (google/lyra@47698dad and v1.2.0): a SoundStream (arXiv:2107.03312) with public weights.
 
 16 kHz, 20 ms frames, 46 codebooks of 16 words. Causal convolutions with leaky ReLU; a residual unit
-is a depthwise, a pointwise and a grouped convolution. Only whole frames are encoded: as in upstream,
-a tail shorter than 20 ms is dropped.
+is a depthwise, a pointwise and a grouped convolution. Only whole frames are encoded: a tail shorter
+than 20 ms is dropped, as upstream does.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fastcodec.codecs import lyra_weights
@@ -29,7 +30,7 @@ RESAMPLING = ((10, 5, 1), (4, 2, 2), (4, 2, 4))
 
 
 class Lyra(Codec):
-    """Lyra v2's nets in float32; ``load_weights`` puts the integer nets in place for int8 weights."""
+    """Lyra v2's nets in float32; int8 weights put the integer nets in their place."""
 
     sample_rate_hz, hop = 16000, 320
     bandwidths_kbps = (3.2, 6.0, 9.2)
@@ -57,7 +58,7 @@ class Lyra(Codec):
             )
         if isinstance(weights, Mapping):
             return load_strict(self, weights, f"the mapping given for {self.name}")
-        state = lyra_weights.load_lyra_weights(weights)
+        state = lyra_weights.load_lyra_weights(Path(weights))
         load_strict(self, {_own_name(name): value for name, value in state.items()}, str(weights))
 
 
@@ -93,12 +94,12 @@ def _conv(
     activation: Activation = LEAKY,
 ) -> Conv1d:
     left = (kernel - 1) * dilation + 1 - stride
-    return Conv1d(
-        c_in, c_out, kernel, stride, dilation, groups, left=left, activation=activation
-    )
+    return Conv1d(c_in, c_out, kernel, stride, dilation, groups, left=left, activation=activation)
 
 
-def _conv_transpose(c_in: int, c_out: int, kernel: int, stride: int, groups: int) -> ConvTranspose1d:
+def _conv_transpose(
+    c_in: int, c_out: int, kernel: int, stride: int, groups: int
+) -> ConvTranspose1d:
     cut = kernel - stride
     return ConvTranspose1d(c_in, c_out, kernel, stride, groups, cut_right=cut, activation=LEAKY)
 

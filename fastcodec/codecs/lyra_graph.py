@@ -6,6 +6,7 @@ Source: google/lyra@47698dad ``lyra/model_coeffs``; what is checked is what Lyra
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ class LyraGraph:
         return OrderedOverlapAdd(weight, bias, layer.stride, frame, LEAKY)
 
     def rectifier(self, source: Scale | None = None) -> LeakyRelu:
-        """The next int8 leaky ReLU; its input must have the scale ``source`` where that is given."""
+        """The next int8 leaky ReLU; its input must have the scale ``source``, if given."""
         operator = next(self._rectifiers, None)
         if operator is None:
             raise WeightsError("not Lyra v1.3: expected more LEAKY_RELU on int8")
@@ -110,11 +111,13 @@ class LyraGraph:
 
     def _carried_bias(self, count: int) -> Tensor:
         """What the next ``count`` overlap-adds take off their tails: the real biases."""
-        operators = [next(self._carried, None) for _ in range(count)]
-        found = [op and self._graph.constant(op.inputs[1]) for op in operators]
-        if any(bias is None or bias.dtype != np.float32 for bias in found):
+        found = []
+        for operator in islice(self._carried, count):
+            bias = self._graph.constant(operator.inputs[1]) if len(operator.inputs) == 2 else None
+            found += [np.ravel(bias)] if bias is not None and bias.dtype == np.float32 else []
+        if len(found) != count:
             raise WeightsError("not Lyra v1.3: expected SUB of a constant after each upsampling")
-        return torch.from_numpy(np.concatenate([np.ravel(bias) for bias in found]))
+        return torch.from_numpy(np.concatenate(found))
 
     def _parameters(
         self, layer: LyraLayer, operators: Sequence[Operator], dtype: str

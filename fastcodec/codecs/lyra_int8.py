@@ -102,9 +102,7 @@ def _int8_units(graph: LyraGraph, block: str) -> tuple[list[StreamingModule], Sc
     return layers, add.output_scale
 
 
-def _int8_body(
-    graph: LyraGraph, prefix: str, source: Scale
-) -> tuple[list[StreamingModule], Scale]:
+def _int8_body(graph: LyraGraph, prefix: str, source: Scale) -> tuple[list[StreamingModule], Scale]:
     """The convolutions of an int8 unit and the scale of their result."""
     depthwise = graph.int8_conv(f"{prefix}.depthwise", source)
     pointwise = graph.int8_conv(f"{prefix}.pointwise", depthwise.output_scale)

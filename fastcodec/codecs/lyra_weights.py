@@ -197,7 +197,7 @@ def stored_shape(layer: LyraLayer) -> tuple[int, int, int]:
 def parameters(operator: Operator, graph: Subgraph) -> tuple[StoredTensor, StoredTensor]:
     """Weight and bias of a convolution; a transposed one has its output's shape before them."""
     weight, bias = (1, 3) if operator.name == "TRANSPOSE_CONV" else (1, 2)
-    if len(operator.inputs) <= bias:
+    if len(operator.inputs) <= bias or operator.inputs[bias] < 0:
         raise WeightsError(f"{operator.name} has no bias")
     return graph.tensors[operator.inputs[weight]], graph.tensors[operator.inputs[bias]]
 
@@ -216,7 +216,9 @@ def codebooks(quantizer: tuple[Subgraph, ...]) -> torch.Tensor:
             continue
         book = graph.tensors[gather.inputs[0]]
         index = producer.get(gather.inputs[1])
-        begin = graph.tensors[index.inputs[1]].data if index and len(index.inputs) > 1 else None
+        if index is None or index.name != "STRIDED_SLICE":
+            continue
+        begin = graph.constant(index.inputs[1])
         if book.data is None or book.shape != (N_CODEWORDS, N_FEATURES) or begin is None:
             continue
         books[int(np.ravel(begin)[0])] = dequantised(book)
@@ -238,7 +240,8 @@ def dequantised(tensor: StoredTensor) -> np.ndarray:
         shape = [1] * values.ndim
         shape[tensor.quantization.axis] = -1
         scale, zero = scale.reshape(shape), zero.reshape(shape)
-    return ((values.astype(np.float64) - zero) * scale).astype(np.float32)
+    real: np.ndarray = ((values.astype(np.float64) - zero) * scale).astype(np.float32)
+    return real
 
 
 def _float_parameters(

@@ -1,5 +1,8 @@
-"""SEANet encoder and decoder as EnCodec and audiocraft build them (encodec/modules/seanet.py@0e2d0aed,
-audiocraft/modules/seanet.py@896ec7c): strided residual convolutions around an LSTM."""
+"""SEANet encoder and decoder: strided residual convolutions around an LSTM.
+
+As EnCodec and audiocraft build them (encodec/modules/seanet.py@0e2d0aed,
+audiocraft/modules/seanet.py@896ec7c).
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,8 @@ class SeanetConfig:
     def __post_init__(self) -> None:
         if self.norm not in ("none", "weight_norm", "time_group_norm"):
             raise ValueError(
-                f"SeanetConfig: norm must be none, weight_norm or time_group_norm, got {self.norm!r}"
+                f"SeanetConfig: norm must be none, weight_norm or time_group_norm, got "
+                f"{self.norm!r}"
             )
 
 

@@ -23,8 +23,8 @@ from fastcodec.optional import require
 # whose tables all point to one place, is refused before it costs time or memory.
 _MAX_BYTES = 1 << 28
 _MAX_TENSORS = 1 << 14
-_MAX_LINKS = 1 << 17
-_MAX_NAME_BYTES = 1 << 10
+_MAX_LINKS = 1 << 16
+_MAX_TEXT_BYTES = 1 << 20
 _MAX_RANK = 8
 
 _DTYPES = {
@@ -57,6 +57,17 @@ _OPTIONS = {
     "CONCATENATION": ("ConcatenationOptions", "Axis FusedActivationFunction"),
     "SPLIT": ("SplitOptions", "NumSplits"),
     "GATHER": ("GatherOptions", "Axis BatchDims"),
+}
+# Inputs that an operator must have, and outputs.
+_ARITY = {
+    "CONV_2D": (2, 1),
+    "DEPTHWISE_CONV_2D": (2, 1),
+    "TRANSPOSE_CONV": (3, 1),
+    "LEAKY_RELU": (1, 1),
+    "ADD": (2, 1),
+    "SUB": (2, 1),
+    "GATHER": (2, 1),
+    "STRIDED_SLICE": (4, 1),
 }
 # What the flatbuffers runtime raises when an offset leads outside the bytes.
 _BAD_BYTES = (
@@ -159,6 +170,7 @@ class _Reader:
         self._model = model
         self._size = size
         self._links = 0
+        self._text_bytes = 0
         self._names = _constant_names(schema.BuiltinOperator)
         self._types = _constant_names(schema.TensorType)
 
@@ -180,7 +192,7 @@ class _Reader:
         tensors = tuple(self._tensor(graph.Tensors(i)) for i in range(n_tensors))
         n_operators = self._count(graph.OperatorsLength(), "operators")
         return Subgraph(
-            name=_text(graph.Name()),
+            name=self._text(graph.Name()),
             tensors=tensors,
             operators=tuple(
                 self._operator(graph.Operators(i), n_tensors) for i in range(n_operators)
@@ -198,7 +210,7 @@ class _Reader:
             raise FormatError("sparse tensors are not supported")
         dtype = self._types[tensor.Type()]
         return Tensor(
-            name=_text(tensor.Name()),
+            name=self._text(tensor.Name()),
             shape=shape,
             dtype=dtype,
             data=self._data(tensor.Buffer(), dtype, shape),
@@ -218,11 +230,13 @@ class _Reader:
         raw, kind = table.DataAsNumpy(), np.dtype(_DTYPES[dtype])
         if raw.size != math.prod(shape) * kind.itemsize:
             raise FormatError(f"a constant {dtype} {list(shape)} cannot have {raw.size} bytes")
-        return raw.view(kind).reshape(shape)
+        values: np.ndarray = raw.view(kind).reshape(shape)
+        return values
 
     def _quantization(self, table: Any, shape: tuple[int, ...]) -> Quantization | None:
         if table is None or not table.ScaleLength():
             return None
+        self._count(table.ScaleLength(), "scales")
         scale = table.ScaleAsNumpy()
         zero_point = table.ZeroPointAsNumpy() if table.ZeroPointLength() else np.zeros(1, "<i8")
         axis = table.QuantizedDimension()
@@ -240,12 +254,16 @@ class _Reader:
         opcode = self._model.OperatorCodes(operator.OpcodeIndex())
         # Codes below 127 are kept in the older field for readers of that age.
         name = self._names[max(opcode.BuiltinCode(), opcode.DeprecatedBuiltinCode())]
-        return Operator(
-            name=name,
-            inputs=self._indices(operator.InputsLength(), operator.InputsAsNumpy(), n_tensors),
-            outputs=self._indices(operator.OutputsLength(), operator.OutputsAsNumpy(), n_tensors),
-            options=self._options(name, operator),
-        )
+        inputs = self._indices(operator.InputsLength(), operator.InputsAsNumpy(), n_tensors)
+        outputs = self._indices(operator.OutputsLength(), operator.OutputsAsNumpy(), n_tensors)
+        n_inputs, n_outputs = _ARITY.get(name, (0, 0))
+        if (
+            len(inputs) < n_inputs
+            or len(outputs) < n_outputs
+            or min(inputs[:n_inputs], default=0) < 0
+        ):
+            raise FormatError(f"{name} lacks inputs or outputs: got {inputs} and {outputs}")
+        return Operator(name, inputs, outputs, self._options(name, operator))
 
     def _options(self, name: str, operator: Any) -> dict[str, float]:
         if name not in _OPTIONS:
@@ -258,6 +276,12 @@ class _Reader:
         options = getattr(self._schema, class_name)()
         options.Init(table.Bytes, table.Pos)
         return {field: getattr(options, field)() for field in fields.split()}
+
+    def _text(self, raw: bytes | None) -> str:
+        self._text_bytes += len(raw or b"")
+        if self._text_bytes > _MAX_TEXT_BYTES:
+            raise FormatError(f"expected at most {_MAX_TEXT_BYTES} bytes of names")
+        return (raw or b"").decode("utf-8", errors="replace")
 
     def _indices(self, count: int, values: Any, n_tensors: int) -> tuple[int, ...]:
         # The generated accessor gives 0 instead of an array where the vector is absent.
@@ -274,7 +298,3 @@ def _constant_names(enum: type) -> dict[int, str]:
                 yield value, name
 
     return dict(items())
-
-
-def _text(raw: bytes | None) -> str:
-    return (raw or b"")[:_MAX_NAME_BYTES].decode("utf-8", errors="replace")

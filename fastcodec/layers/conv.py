@@ -19,7 +19,7 @@ Padding = Literal["zero", "reflect", "replicate"]
 
 @dataclass(frozen=True)
 class Activation:
-    """What a layer does to its input first: ``"none"``, ``"elu"``, ``"leaky_relu"``, ``"snake"``."""
+    """What a layer does to its input first; ``kind`` is a key of ``ops.ACTIVATIONS``."""
 
     kind: str = "none"
     slope: float = 0.0
@@ -128,7 +128,7 @@ class Conv1d(_Convolution):
         return y
 
     def _right(self, available: int) -> int:
-        """Padding after the last frame, with ``available`` frames from the next window's first on."""
+        """Padding after the last of ``available`` frames, counted from the next window's first."""
         if not self.fill_last:
             return self.right
         missing = available + self.right - self.span

@@ -95,7 +95,9 @@ class LeakyRelu(Pointwise):
         self.positive = float(np.rint(np.float32(256) * positive))
         self.negative = float(np.rint(np.float32(256) * (positive * np.float32(slope))))
         if not (1 <= self.negative <= self.positive <= 1 << 15):
-            raise WeightsError(f"int8 leaky ReLU: scales {source.scale} and {to.scale} are too far apart")
+            raise WeightsError(
+                f"int8 leaky ReLU: scales {source.scale} and {to.scale} are too far apart"
+            )
         self.source_scale, self.output_scale = source, to
 
     def apply_to(self, x: Tensor) -> Tensor:
@@ -111,7 +113,9 @@ class Add(nn.Module):
         super().__init__()
         ratios = _ratio(a, to), _ratio(b, to)
         if not all(2**-10 <= ratio < 2**8 for ratio in ratios):
-            raise WeightsError(f"int8 sum: scales {a.scale}, {b.scale} and {to.scale} are too far apart")
+            raise WeightsError(
+                f"int8 sum: scales {a.scale}, {b.scale} and {to.scale} are too far apart"
+            )
         shift = 20 - (math.frexp(max(ratios))[1] - 1)
         self.a, self.b = (float(np.rint(math.ldexp(ratio, shift))) for ratio in ratios)
         self.unit = math.ldexp(1.0, -shift)

@@ -36,6 +36,8 @@ class OrderedConv1d(Conv1d):
         activation: of the input; it must leave 1 as it is
     """
 
+    _with_bias: Tensor
+
     def __init__(
         self,
         weight: Tensor,
@@ -61,7 +63,7 @@ class OrderedConv1d(Conv1d):
         if self.plain:
             return super()._convolve(x, held)
         count = (x.shape[2] - self.span) // self.stride + 1
-        return ops.conv1d(
+        y: Tensor = ops.conv1d(
             _with_ones(x, self.groups),
             self._with_bias,
             None,
@@ -75,6 +77,7 @@ class OrderedConv1d(Conv1d):
             self.activation,
             self.slope,
         )
+        return y
 
 
 @dataclass
@@ -96,10 +99,13 @@ class OverlapAdd(StreamingModule):
         carried_bias: [C_out] float, what is taken off the tail
     """
 
+    carried_bias: Tensor
+
     def __init__(self, kernel: int, stride: int, frame: int, carried_bias: Tensor) -> None:
         super().__init__()
         self.kernel, self.stride, self.frame, self.rate = kernel, stride, frame, stride
-        self.register_buffer("carried_bias", carried_bias[:, None].clone(), persistent=False)
+        self.channels_out = len(carried_bias)
+        self.register_buffer("carried_bias", carried_bias.clone(), persistent=False)
 
     def init_state(self, batch_size: int) -> OverlapState:
         return OverlapState()
@@ -110,7 +116,7 @@ class OverlapAdd(StreamingModule):
 
     def push(self, x: Tensor, state: OverlapState, final: bool = False) -> Tensor:
         batch, _, length = x.shape
-        count, channels = length // self.frame, self.carried_bias.shape[0]
+        count, channels = length // self.frame, self.channels_out
         assert count * self.frame == length
         if count == 0:
             return x.new_empty(batch, 0, channels).transpose(1, 2)
@@ -118,7 +124,7 @@ class OverlapAdd(StreamingModule):
         y = self.whole(frames).transpose(1, 2).reshape(batch, count, -1, channels)
         samples, overlap = self.frame * self.stride, self.kernel - self.stride
         before = x.new_zeros(batch, overlap, channels) if state.tail is None else state.tail
-        tails = y[:, :, samples:] - self.carried_bias[:, 0]
+        tails = y[:, :, samples:] - self.carried_bias
         state.tail = tails[:, -1]
         y = y[:, :, :samples]
         y[:, :, :overlap] += torch.cat([before[:, None], tails[:, :-1]], dim=1)
@@ -133,6 +139,8 @@ class OrderedOverlapAdd(OverlapAdd):
         bias: [C_out] float
         stride, frame, activation: as for ``OverlapAdd`` and ``OrderedConv1d``
     """
+
+    _rows: Tensor
 
     def __init__(
         self, weight: Tensor, bias: Tensor, stride: int, frame: int, activation: Activation = NONE
@@ -156,8 +164,8 @@ class OrderedOverlapAdd(OverlapAdd):
             reversed_x, self._rows, None, None, None, None, self._packed.get(self._rows),
             1, 1, 1, self.activation, self.slope,
         )  # fmt: skip
-        samples = y.transpose(1, 2).flip(1)
-        return samples.reshape(len(x), -1, self.carried_bias.shape[0]).transpose(1, 2)
+        samples: Tensor = y.transpose(1, 2).flip(1)
+        return samples.reshape(len(x), -1, self.channels_out).transpose(1, 2)
 
 
 def _bias_first(weight: Tensor, bias: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastcodec import _native
@@ -30,7 +31,7 @@ class Packed:
         first = parameters[0]
         if _native.cpu.why_not is not None or first.device.type != "cpu":
             return None
-        if forced_backend() not in (None, "cpu") or not first.dtype.is_floating_point:
+        if forced_backend() not in (None, "cpu") or first.dtype is not torch.float32:
             return None
         key = tuple((p.data_ptr(), p._version) for p in parameters)
         if key != self._key:

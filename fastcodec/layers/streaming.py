@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,11 @@ class StreamingModule(nn.Module):
         return self.push(x, self.init_state(x.shape[0]), final=True)
 
 
+def streaming(layers: nn.ModuleList) -> list[StreamingModule]:
+    """The layers of a list under their true type."""
+    return cast(list[StreamingModule], list(layers))
+
+
 class Sequential(StreamingModule):
     """Layers one after the other."""
 
@@ -59,10 +64,10 @@ class Sequential(StreamingModule):
             self.rate *= layer.rate
 
     def init_state(self, batch_size: int) -> list[Any]:
-        return [layer.init_state(batch_size) for layer in self.layers]
+        return [layer.init_state(batch_size) for layer in streaming(self.layers)]
 
     def push(self, x: Tensor, state: list[Any], final: bool = False) -> Tensor:
-        for layer, layer_state in zip(self.layers, state, strict=True):
+        for layer, layer_state in zip(streaming(self.layers), state, strict=True):
             x = layer.push(x, layer_state, final)
         return x
 
@@ -109,7 +114,9 @@ class Residual(StreamingModule):
         skip: a layer without look-ahead, or None for x itself
     """
 
-    def __init__(self, body: Sequence[StreamingModule], skip: StreamingModule | None = None) -> None:
+    def __init__(
+        self, body: Sequence[StreamingModule], skip: StreamingModule | None = None
+    ) -> None:
         super().__init__()
         self.body = nn.ModuleList(body)
         self.skip = skip
@@ -117,14 +124,13 @@ class Residual(StreamingModule):
         self.lookahead, self.not_streamable_because = chain.lookahead, chain.not_streamable_because
 
     def init_state(self, batch_size: int) -> ResidualState:
-        body = [layer.init_state(batch_size) for layer in self.body]
+        body = [layer.init_state(batch_size) for layer in streaming(self.body)]
         return ResidualState(body, self.skip.init_state(batch_size) if self.skip else None)
 
     def push(self, x: Tensor, state: ResidualState, final: bool = False) -> Tensor:
         state.held.add(self.skip.push(x, state.skip, final) if self.skip else x)
-        *inner, last = zip(self.body, state.body, strict=True)
+        *inner, last = zip(streaming(self.body), state.body, strict=True)
         for layer, layer_state in inner:
             x = layer.push(x, layer_state, final)
         layer, layer_state = last
-        y: Tensor = layer.push(x, layer_state, final, state.held)
-        return y
+        return cast(Any, layer).push(x, layer_state, final, state.held)

@@ -44,7 +44,11 @@ class Op:
             x = args[self._decided_by]
             library = _LIBRARIES.get(x.device.type)
             serves = library is not None and library.why_not is None and self.name in library.ops
-            return self._native(*args) if serves and x.dtype is torch.float32 else self.reference(*args)
+            return (
+                self._native(*args)
+                if serves and x.dtype is torch.float32
+                else self.reference(*args)
+            )
         if _forced == "reference":
             return self.reference(*args)
         if (reason := self.why_not(_forced, args)) is not None:
@@ -116,7 +120,10 @@ def _vjp_of(reference: Callable[..., Any]) -> tuple[Callable[..., Any], Callable
 
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         saved = iter(ctx.saved_tensors)
-        args = [next(saved) if is_tensor else c for is_tensor, c in zip(ctx.is_tensor, ctx.constants, strict=True)]
+        args = [
+            next(saved) if is_tensor else c
+            for is_tensor, c in zip(ctx.is_tensor, ctx.constants, strict=True)
+        ]
         wanted = [i for i, needs in enumerate(ctx.needs_input_grad) if needs]
         with torch.enable_grad():
             for i in wanted:
@@ -160,7 +167,9 @@ class use_backend:
     def __init__(self, name: str | None) -> None:
         global _forced
         if name is not None and name not in BACKENDS:
-            raise ValueError(f"use_backend: expected one of {', '.join(BACKENDS)} or None, got {name!r}")
+            raise ValueError(
+                f"use_backend: expected one of {', '.join(BACKENDS)} or None, got {name!r}"
+            )
         self._before = _forced
         _forced = name
 
@@ -168,7 +177,10 @@ class use_backend:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         global _forced
         _forced = self._before

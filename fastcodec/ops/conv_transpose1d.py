@@ -74,9 +74,7 @@ def conv_transpose1d_pack(weight: Tensor, stride: int = 1, groups: int = 1) -> T
     return packed
 
 
-declare_schema(
-    conv_transpose1d_pack, lambda weight, stride=1, groups=1: packed_vector(weight)
-)
+declare_schema(conv_transpose1d_pack, lambda weight, stride=1, groups=1: packed_vector(weight))
 
 
 def _examples() -> list[tuple[object, ...]]:

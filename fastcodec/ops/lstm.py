@@ -60,9 +60,7 @@ def lstm_pack(weight_ih: Tensor, weight_hh: Tensor) -> Tensor:
     return packed
 
 
-declare_schema(
-    lstm_pack, lambda weight_ih, weight_hh: packed_vector(weight_ih)
-)
+declare_schema(lstm_pack, lambda weight_ih, weight_hh: packed_vector(weight_ih))
 
 
 def _examples() -> list[tuple[object, ...]]:
