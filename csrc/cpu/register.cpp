@@ -22,7 +22,7 @@ using MaybeTensor = std::optional<Tensor>;
 
 namespace {
 
-constexpr int64_t kSerialFlops = 1 << 19;   // below, starting threads costs more than it saves
+constexpr int64_t kSerialFlops = 1 << 21;   // about 30 us: less is not worth waking a thread
 constexpr int64_t kTileFloats = 48 * 1024;  // input of a tile: a fifth of a 1 MB L2
 
 const Kernels& table() {
@@ -396,7 +396,8 @@ std::tuple<Tensor, Tensor, Tensor> lstm(Tensor x, Tensor h, Tensor c, Tensor wei
                                   s.batch,
                                   hidden,
                                   s.frames * gates_size};
-      parallel(blocks, 2 * state * gates_size,
+      // Reading the weights takes as long as eight products with each would.
+      parallel(blocks, 16 * hidden * gates_size,
                [&](int64_t first, int64_t last) { k.lstm_step(step, first, last); });
       std::copy(h_next.begin(), h_next.end(), data(h_out) + l * state);
       const bool last_layer = l + 1 == layers;
