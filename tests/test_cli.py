@@ -18,15 +18,10 @@ import torch
 
 import fastcodec
 from fastcodec import files, ops
+from fastcodec.cli import console, main
 from fastcodec.io import audio
 
 from . import tame
-
-pytest.importorskip("typer", reason="extra cli is not installed")
-pytest.importorskip("soundfile", reason="extra audio is not installed")
-pytest.importorskip("safetensors", reason="extra weights is not installed")
-
-from fastcodec.cli import console, main  # noqa: E402
 
 COMMANDS = ("encode", "decode", "info", "models", "doctor", "demo")
 Run = Callable[..., tuple[int, str, str]]
@@ -118,7 +113,6 @@ def test_a_codec_that_does_not_stream(
 
 
 def test_lyra_packets_of_real_weights(tmp_path: Path, run: Run, shared: Path) -> None:
-    pytest.importorskip("tflite", reason="extra lyra is not installed")
     folder = shared / "data" / "lyra_v2"
     options = ["-w", folder / "float32", "-o", tmp_path]
     source = folder / "sample1_16kHz.wav"

@@ -12,15 +12,11 @@ import pytest
 import torch
 
 import fastcodec
+from fastcodec import demo, demo_figure, files
+from fastcodec.cli import main
 from fastcodec.io import audio
 
 from . import tame
-
-for package, extra in (("matplotlib", "cli"), ("soundfile", "audio"), ("safetensors", "weights")):
-    pytest.importorskip(package, reason=f"extra {extra} is not installed")
-
-from fastcodec import demo, demo_figure, files  # noqa: E402
-from fastcodec.cli import main  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +85,6 @@ def test_demo_with_real_weights(
     tmp_path: Path, shared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Lyra v2 really codes speech: a decoder that only hums would be far off."""
-    pytest.importorskip("tflite", reason="extra lyra is not installed")
     weights = shared / "data" / "lyra_v2" / "float32"
     with pytest.raises(SystemExit) as end:
         main(["demo", "--weights", str(weights), "--out", str(tmp_path), "--json"])
@@ -114,7 +109,6 @@ def test_demo_takes_its_weights_from_the_environment(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    pytest.importorskip("tflite", reason="extra lyra is not installed")
     monkeypatch.setenv("FASTCODEC_WEIGHTS", str(shared / "data" / "lyra_v2" / "float32"))
     with pytest.raises(SystemExit) as end:
         main(["demo", "--out", str(tmp_path)])

@@ -12,8 +12,6 @@ from fastcodec.codes import Codes
 from fastcodec.errors import FormatError, WeightsError
 from fastcodec.files import kbps_of, read_codes, save_codes
 
-pytest.importorskip("safetensors", reason="extra weights is not installed")
-
 SEGMENT, STRIDE = 48_000, 47_520
 
 
@@ -128,7 +126,6 @@ def test_entropy_coding_needs_the_language_model(tmp_path: Path) -> None:
 
 
 def test_entropy_coded_round_trip(tmp_path: Path) -> None:
-    pytest.importorskip("fastcodec._host", reason="the host module is not built")
     from fastcodec.codecs.encodec_lm import EntropyLM
 
     torch.manual_seed(0)

@@ -57,6 +57,7 @@ class ConvState:
     frames: Tensor | None = None
     start: int = 0
     padded: bool = False
+    begun: bool = False  # a window has been computed
 
 
 class Conv1d(_Convolution):
@@ -111,15 +112,16 @@ class Conv1d(_Convolution):
             return self._convolve(x, held) if x.shape[2] else self._nothing(x)
         frames = append(state.frames, x)
         if not state.padded and (final or frames.shape[1] >= self.head):
-            right = self._right(frames.shape[1] + self.left) if final else 0
+            right = self._right(frames.shape[1] + self.left, 1) if final else 0
             frames, state.padded = pad(frames, self.left, right, self.padding), True
         elif final:
-            frames = pad(frames, 0, self._right(frames.shape[1] - state.start), self.padding)
+            right = self._right(frames.shape[1] - state.start, 0 if state.begun else 1)
+            frames = pad(frames, 0, right, self.padding)
         ready = frames.shape[1] - state.start - self.span if state.padded else -1
         if ready < 0:
             state.frames = frames
             return self._nothing(x)
-        count = ready // self.stride + 1
+        state.begun, count = True, ready // self.stride + 1
         end = state.start + (count - 1) * self.stride + self.span
         y = self._convolve(frames[:, state.start : end].transpose(1, 2), held)
         following = state.start + count * self.stride
@@ -127,12 +129,16 @@ class Conv1d(_Convolution):
         state.frames, state.start = frames[:, keep:], following - keep
         return y
 
-    def _right(self, available: int) -> int:
-        """Padding after the last of ``available`` frames, counted from the next window's first."""
-        if not self.fill_last:
+    def _right(self, available: int, least: int) -> int:
+        """Padding after the last of ``available`` frames, counted from the next window's first.
+
+        ``least``: windows that are completed even if no frame is left for them.
+        """
+        over = available + self.right - self.span
+        windows = max(least, -(-over // self.stride) + 1)
+        if not self.fill_last or windows == 0:
             return self.right
-        missing = available + self.right - self.span
-        return self.right + max(0, -(-missing // self.stride)) * self.stride - missing
+        return self.right + (windows - 1) * self.stride - over
 
     def _convolve(self, x: Tensor, held: Held | None) -> Tensor:
         count = (x.shape[2] - self.span) // self.stride + 1
@@ -190,7 +196,8 @@ class ConvTranspose1d(_Convolution):
 
     Args:
         channels_in, channels_out, kernel, stride, groups, bias: as in torch
-        cut_left, cut_right: samples dropped from torch's full result of (T - 1) * stride + kernel
+        cut_left, cut_right: samples dropped from torch's full result of (T - 1) * stride + kernel;
+            on the right at most kernel - stride: a push cannot take back what the last ones gave
         activation: of the input
         norm: applied to the full result before it is cut; makes the layer not streamable
     """
@@ -208,6 +215,11 @@ class ConvTranspose1d(_Convolution):
         activation: Activation = NONE,
         norm: GroupNorm | None = None,
     ) -> None:
+        if not 0 <= cut_right <= kernel - stride:
+            raise ValueError(
+                f"ConvTranspose1d: cut_right must be 0 to kernel - stride = {kernel - stride}, got "
+                f"{cut_right}"
+            )
         weight = torch.empty(channels_in, channels_out // groups, kernel)
         super().__init__(weight, channels_out, bias, activation, groups)
         self.kernel, self.stride = kernel, stride

@@ -12,9 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastcodec import _host
 from fastcodec.errors import FormatError
-
-_host = pytest.importorskip("fastcodec._host", reason="fastcodec._host is not built")
 
 FOUR = np.array([0.5, 0.25, 0.125, 0.125], np.float32)
 

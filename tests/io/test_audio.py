@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile as sf
 import torch
 
 from fastcodec.errors import FormatError
 from fastcodec.io import audio
-
-sf = pytest.importorskip("soundfile", reason="extra audio is not installed")
-pytest.importorskip("soxr", reason="extra audio is not installed")
 
 
 def _tone(rate_hz: int, seconds: float, channels: int = 1, hz: float = 440.0) -> torch.Tensor:

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastcodec import _host
 from fastcodec.errors import BackendError, FormatError
 from fastcodec.io import bits
-
-_host = pytest.importorskip("fastcodec._host", reason="fastcodec._host is not built")
 
 
 @pytest.fixture(params=["compiled", "numpy"])

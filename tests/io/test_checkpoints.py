@@ -46,7 +46,8 @@ def test_torch_files(tmp_path: Path, suffix: str, zipped: bool) -> None:
 
 
 def test_safetensors(tmp_path: Path) -> None:
-    safetensors = pytest.importorskip("safetensors.torch", reason="extra weights not installed")
+    import safetensors.torch as safetensors
+
     safetensors.save_file(STATE, tmp_path / "w.safetensors")
     state = checkpoints.read_state(tmp_path / "w.safetensors")
     assert _same(dict(sorted(state.items())))
@@ -261,7 +262,8 @@ def test_strict_loading_lists_everything_that_is_wrong() -> None:
 
 
 def test_hub_file_comes_from_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    hub = pytest.importorskip("huggingface_hub", reason="extra weights not installed")
+    import huggingface_hub as hub
+
     calls = []
 
     def download(**where: Any) -> str:
@@ -277,7 +279,6 @@ def test_hub_file_comes_from_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_hub_without_connection_says_what_to_do(tmp_path: Path) -> None:
-    pytest.importorskip("huggingface_hub", reason="extra weights not installed")
     code = (
         "from fastcodec.io.checkpoints import from_hub\n"
         "try: from_hub('me/net', 'x.bin')\n"

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy as numpy_io
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open as safe_open
 
 from fastcodec.codes import Codes
 from fastcodec.errors import FormatError
 from fastcodec.io.codes_file import load_codes, save_codes
-
-numpy_io = pytest.importorskip("safetensors.numpy", reason="extra weights is not installed")
-safe_open = pytest.importorskip("safetensors").safe_open
 
 METADATA = {
     "format": "fastcodec.codes",

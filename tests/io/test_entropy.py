@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from fastcodec import _host
 from fastcodec.codecs import encodec_lm
 from fastcodec.codecs.encodec_lm import EntropyLM, TorchProbabilities
 from fastcodec.errors import BackendError, FormatError, WeightsError
 from fastcodec.io import entropy
 from fastcodec.io.ecdc_header import parse_header
-
-_host = pytest.importorskip("fastcodec._host", reason="fastcodec._host is not built")
 
 PAST = 6
 

@@ -22,8 +22,6 @@ from fastcodec.io.ecdc_header import LAYOUTS, EcdcHeader
 from fastcodec.io.entropy import ProbabilityModel
 from fastcodec.io.lyra_packets import pack_lyra, read_lyra
 
-pytest.importorskip("fastcodec._host", reason="fastcodec._host is not built")
-
 LIMIT_BYTES = 100 << 20
 # What damages headers most: sign bits, extremes, digits and brackets of JSON.
 BYTES = b"\x00\x01\x7f\x80\xff0189-+.eE\"'{}[],: truefalsn"

@@ -50,18 +50,17 @@ def convolutions(draw: st.DrawFn, channels: int | None = None) -> Conv1d:
 
 @st.composite
 def transposed_convolutions(draw: st.DrawFn, channels: int | None = None) -> ConvTranspose1d:
-    """Any transposed convolution: kernel over, under and equal to its stride, cut on both sides."""
+    """Any transposed convolution: kernel over or equal to its stride, cut on both sides."""
     channels_in = channels or draw(st.integers(1, 5))
-    kernel = draw(st.integers(1, 9))
-    left = draw(st.integers(0, kernel))
+    stride, longer = draw(st.integers(1, 5)), draw(st.integers(0, 6))
     layer = ConvTranspose1d(
         channels_in,
         draw(st.integers(1, 4)),
-        kernel,
-        draw(st.integers(1, 5)),
+        stride + longer,
+        stride,
         bias=draw(st.booleans()),
-        cut_left=left,
-        cut_right=draw(st.integers(0, kernel - left)),
+        cut_left=draw(st.integers(0, stride + longer)),
+        cut_right=draw(st.integers(0, longer)),
         activation=draw(ACTIVATIONS),
     )
     return with_random_weights(layer)  # type: ignore[return-value]
@@ -78,6 +77,12 @@ def test_conv_transpose1d(
     layer: ConvTranspose1d, frames: int, batch: int, places: list[float], end: bool
 ) -> None:
     assert_pushes_equal_forward(layer, layer.weight.shape[0], frames, batch, places, end)
+
+
+@pytest.mark.parametrize("cut_right", [-1, 3])
+def test_a_transposed_convolution_cannot_take_samples_back(cut_right: int) -> None:
+    with pytest.raises(ValueError, match=f"cut_right must be 0 to kernel - stride = 2, got"):
+        ConvTranspose1d(1, 1, 5, 3, cut_right=cut_right)
 
 
 @given(st.integers(1, 20), st.integers(1, 3), FRAMES, BATCH, PLACES, st.booleans())
