@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
 from benchmarks import floors, machine, table
-from benchmarks.runner import Bench, Row
+from benchmarks.runner import Absent, Bench, Row
 
 FOLDER = Path(__file__).parent
 
@@ -29,43 +30,55 @@ def suites() -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 1 where a row was refused."""
     options = parse(argv)
-    names = options.names
+    chosen = list(selected(options.names))
+    if not chosen:
+        note(f"no case is called {' or '.join(options.names)}; files: {', '.join(suites())}")
+        return 1
+    note(f"{machine.slug()}, fastcodec {machine.fastcodec_version()}")
+    if (load := os.getloadavg()[0]) > 1:
+        note(f"load average {load:.1f}: this machine is busy, its numbers are not worth keeping")
     cores = machine.machine()["cores"]
     threads = sorted({min(int(n), cores) for n in options.threads.split(",")})
-    print(f"{machine.slug()}, fastcodec {machine.fastcodec_version()}", file=sys.stderr)
     measured = [floors.measure(n) for n in threads]
     for one in measured:
-        print(f"floors at {one.threads} threads: {one.as_row()}", file=sys.stderr)
+        note(f"floors at {one.threads} threads: {one.as_row()}")
+    path = options.json or FOLDER / "results" / f"{machine.slug()}.jsonl"
     rows: list[Row] = []
-    for suite in suites():
-        stem = suite.rpartition(".")[2]
-        whole = not names or any(name in (suite, stem, suite.partition(".")[0]) for name in names)
-        bench = Bench(
-            measured,
-            options.seconds,
-            options.repeats,
-            options.long_seconds,
-            lambda case, whole=whole: whole or any(case.startswith(name) for name in names),
-        )
-        if whole or any(name.startswith(stem) for name in names):
-            for row in rows_of(suite, bench):
-                print(table.brief(row), file=sys.stderr, flush=True)
-                rows.append(row)
-                if not options.no_json:
-                    append(options.json or FOLDER / "results" / f"{machine.slug()}.jsonl", row)
+    for suite, wanted in chosen:
+        bench = Bench(measured, options.seconds, options.repeats, options.long_seconds, wanted)
+        for row in rows_of(suite, bench):
+            note(table.brief(row))
+            rows.append(row)
+            if not options.no_json:
+                append(path, row)
     table.show(rows)
-    if not rows:
-        print(f"no case is called {' or '.join(names)}; files: {', '.join(suites())}")
     return int(not rows or any("error" in row for row in rows))
+
+
+def selected(names: Sequence[str]) -> Iterator[tuple[str, Callable[[str], bool]]]:
+    """The files to run, each with the choice of its cases."""
+    for suite in suites():
+        folder, _, stem = suite.rpartition(".")
+        if not names or {suite, folder, stem} & set(names):
+            yield suite, lambda case: True
+        elif any(name.startswith(stem) for name in names):
+            yield suite, lambda case: any(case.startswith(name) for name in names)
 
 
 def rows_of(suite: str, bench: Bench) -> Iterator[Row]:
     """The rows of a file; what it raises becomes a refused row, and the others go on."""
     try:
         yield from import_module(f"benchmarks.{suite}").rows(bench)
+    except Absent as reason:
+        yield bench.row(suite, {}, bench.floors[0]) | {"absent": str(reason)}
     except Exception as error:
         traceback.print_exc()
         yield bench.row(suite, {}, bench.floors[0]) | {"error": f"{type(error).__name__}: {error}"}
+
+
+def note(text: str) -> None:
+    """Progress, apart from the table."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def append(path: Path, row: Row) -> None:

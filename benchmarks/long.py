@@ -98,8 +98,8 @@ def measure(name: str, count: int, seconds: float, threads: int) -> dict[str, An
 def build(name: str) -> Codec:
     """A preset with its constructor's random weights: memory and time do not depend on them."""
     torch.manual_seed(0)
-    family = encodec if name in encodec.PRESETS else lyra
-    return family.build(name).eval().requires_grad_(False)
+    codec: Codec = encodec.build(name) if name in encodec.PRESETS else lyra.build(name)
+    return codec.eval().requires_grad_(False)
 
 
 def memory_mb(field: str) -> float:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from benchmarks.runner import Absent
 from benchmarks.signals import wav, word_sizes
 from fastcodec.codecs.encodec import EncodecConfig, transformers_name
 
@@ -22,22 +23,25 @@ def transformers_encodec(config: EncodecConfig, seed: int = 0) -> Any:
 
     Its constructor leaves the codebooks empty; they are made to fit the latents of a signal.
     """
-    from transformers import EncodecConfig as TheirConfig
-    from transformers import EncodecModel
-    from transformers.utils import logging
+    try:
+        from transformers import EncodecConfig as TheirConfig
+        from transformers import EncodecModel
+        from transformers.utils import logging
+    except ImportError as error:
+        raise Absent(f"{error}; pip install --no-deps transformers, or make bench") from error
 
     logging.set_verbosity_error()
     torch.manual_seed(seed)
     seanet = config.seanet
-    segmented = config.segment is not None
+    segment, stride = config.segment, config.segment_stride
     model = EncodecModel(
         TheirConfig(
             target_bandwidths=list(config.bandwidths_kbps),
             sampling_rate=config.sample_rate_hz,
             audio_channels=seanet.channels,
-            normalize=segmented,
-            chunk_length_s=config.segment / config.sample_rate_hz if segmented else None,
-            overlap=1 - config.segment_stride / config.segment if segmented else None,
+            normalize=segment is not None,
+            chunk_length_s=segment / config.sample_rate_hz if segment else None,
+            overlap=1 - stride / segment if segment and stride else None,
             num_filters=seanet.n_filters,
             upsampling_ratios=list(seanet.ratios),
             norm_type=seanet.norm,
@@ -60,7 +64,7 @@ def transformers_encodec(config: EncodecConfig, seed: int = 0) -> Any:
 def upstream_encodec(config: EncodecConfig, weights: Mapping[str, Tensor]) -> Any:
     """PyPI's encodec model of the 24 or 48 kHz preset, with transformers' folded weights."""
     with torchaudio_stub():
-        from encodec import EncodecModel
+        from encodec.model import EncodecModel
     make = {24000: EncodecModel.encodec_model_24khz, 48000: EncodecModel.encodec_model_48khz}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # its weight norm is torch's old one

@@ -25,6 +25,10 @@ BUDGET_S = 3.0  # rounds go on until a case has taken this long
 MOST_ROUNDS = 40
 
 
+class Absent(Exception):
+    """What a file of cases needs is not here; it is reported, not an error."""
+
+
 @dataclass(frozen=True)
 class Peer:
     """Another implementation.

@@ -92,39 +92,44 @@ def by_torch(codec: Codec, kbps: float) -> Push:
 
 @torch.inference_mode()
 def _rows(bench: Bench, live: Live, floors: Floors) -> list[Row]:
-    codec, info = live.codec, live.codec.info
-    frames = list(live.signal.split(info.hop, dim=2))[: live.signal.shape[2] // info.hop]
-    count = codec.encode(live.signal[..., : info.hop], bandwidth_kbps=live.kbps).n_codebooks
-    config = {"kbps": live.kbps, "B": 1, "K": count, "S": info.hop}
+    codec, hop = live.codec, live.codec.hop
+    frames = list(live.signal.split(hop, dim=2))[: live.signal.shape[2] // hop]
+    whole = codec.encode(live.signal, bandwidth_kbps=live.kbps)
+    config = {"kbps": live.kbps, "B": 1, "K": whole.n_codebooks, "S": hop}
     row = bench.row(f"stream.{codec.name}", config, floors)
-    frame_ms = 1e3 / info.frame_rate_hz
-    whole = codec.decode(codec.encode(live.signal, bandwidth_kbps=live.kbps))
+    truth = codec.decode(whole)
     ours = _output(by_fastcodec(codec, live.kbps), frames)
-    gate = identical(ours, whole[..., : ours.shape[2]])
+    # The last frames wait for the end of the signal, which a push without `final` is not.
+    late = truth.shape[2] - ours.shape[2] > codec.info.latency + 2 * hop
+    gate = identical(ours, truth[..., : ours.shape[2]])
     row["gate"] = gate.as_row()
-    if not gate.passed or ours.shape[2] < whole.shape[2] - info.latency - 2 * info.hop:
-        return [row | {"error": f"the stream is not the whole: {gate.what} {gate.value}"}]
-    running = {k: make for k, make in live.others.items() if not isinstance(make, str)}
+    if late or not gate.passed:
+        return [row | {"error": f"not what encode and decode give: {gate.what} {gate.value}"}]
+    running = {name: make for name, make in live.others.items() if not isinstance(make, str)}
     pushes = [by_fastcodec(codec, live.kbps), *(make() for make in running.values())]
     ours_ms, *others_ms = _in_turns(pushes, frames)
-    floor, floor_ms = floors.of(_work(codec, count))
-    median = statistics.median(ours_ms)
-    row |= {
-        "ours_ms": _percentiles(ours_ms),
-        "real_time_factor": round(median / frame_ms, 4),
-        "frame_ms": round(frame_ms, 3),
-        "floor": floor,
-        "floor_ms": round(floor_ms, 5),
-        "percent_of_floor": round(100 * floor_ms / median, 1),
-    }
+    row |= _times(codec, ours_ms, floors, whole.n_codebooks)
     result = []
     for (name, make), ms in zip(running.items(), others_ms, strict=True):
         beside = row | {"peer": name, "peer_ms": _percentiles(ms)}
         check = relative_l2(_output(make(), frames)[..., : ours.shape[2]], ours)
         error = {"error": f"the peer computes something else: {check.what} {check.value:.3g}"}
         result.append(beside | (ratio(ours_ms, ms) if check.passed else error))
-    absent = {k: why for k, why in live.others.items() if isinstance(why, str)}
-    return result + [row | {"peer": k, "peer_absent": why} for k, why in absent.items()]
+    absent = {name: why for name, why in live.others.items() if isinstance(why, str)}
+    return result + [row | {"peer": name, "peer_absent": why} for name, why in absent.items()]
+
+
+def _times(codec: Codec, ms: list[float], floors: Floors, n_codebooks: int) -> Row:
+    frame_ms, median = 1e3 / codec.frame_rate_hz, statistics.median(ms)
+    floor, floor_ms = floors.of(_work(codec, n_codebooks))
+    return {
+        "ours_ms": _percentiles(ms),
+        "frame_ms": round(frame_ms, 3),
+        "real_time_factor": round(median / frame_ms, 4),
+        "floor": floor,
+        "floor_ms": round(floor_ms, 5),
+        "percent_of_floor": round(100 * floor_ms / median, 1),
+    }
 
 
 def _output(push: Push, frames: list[Tensor]) -> Tensor:

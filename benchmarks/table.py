@@ -36,6 +36,8 @@ def _cells(row: Row) -> list[str]:
     case = [f"{row['name']} {config}", str(row["threads"])]
     if "error" in row:
         return [*case, "", row.get("peer", ""), "", "", "", f"REFUSED: {row['error']}"]
+    if "absent" in row:
+        return [*case, "", "", "", "", "", f"not measured: {row['absent']}"]
     ours, peer_ms = row.get("ours_ms"), row.get("peer_ms")
     peer, variant = row.get("peer", ""), row.get("peer_variant", "")
     ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""

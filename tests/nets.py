@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastcodec.codecs.base import Codec
 from fastcodec.codecs.encodec import Encodec, EncodecConfig, EncodecSegmented
 from fastcodec.codecs.keys import upstream_names
 from fastcodec.codecs.seanet import SeanetConfig
@@ -47,7 +48,8 @@ def encodec(
     with torch.random.fork_rng():
         torch.manual_seed(1)
         net = (Encodec if segment is None else EncodecSegmented)(config, "small")
-    return net.eval().requires_grad_(False)
+    lively(net.eval().requires_grad_(False))
+    return net
 
 
 def checkpoint_shapes(net: Encodec) -> dict[str, tuple[int, ...]]:
@@ -76,3 +78,15 @@ def checkpoint(net: Encodec, seed: int = 0) -> dict[str, Tensor]:
         name: 0.3 * torch.randn(shape, generator=g)
         for name, shape in checkpoint_shapes(net).items()
     }
+
+
+@torch.no_grad()
+def lively(codec: Codec) -> Codec:
+    """The codec with codebooks as wide as its latents, so that random weights use many codes."""
+    g = generator(3)
+    latent = codec.encoder(signal(1, codec.channels, 40 * codec.hop))
+    books = codec.quantizer.codebooks
+    books.copy_(torch.randn(books.shape, generator=g))
+    books *= 0.8 ** torch.arange(len(books)).view(-1, 1, 1) * latent.std(dim=2)
+    books[0] += latent.mean(dim=2)
+    return codec

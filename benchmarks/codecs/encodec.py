@@ -50,7 +50,7 @@ class Trio:
         state = dict(self.transformers.state_dict())
         self.ours = fastcodec.load(name, state)
         peers.fold_weight_norm(self.transformers)
-        self.upstream = None
+        self.upstream: Any = None
         self.upstream_absent = _absent(name)
         if self.upstream_absent is None:
             self.upstream = peers.upstream_encodec(config, self.transformers.state_dict())
@@ -63,10 +63,11 @@ class Trio:
 
         def upstream() -> Tensor:
             self.upstream.set_target_bandwidth(kbps)
-            return torch.cat([tokens for tokens, _ in self.upstream.encode(self.wav)], dim=2)
+            segments: list[tuple[Tensor, Any]] = self.upstream.encode(self.wav)
+            return torch.cat([tokens for tokens, _ in segments], dim=2)
 
         def transformers() -> Tensor:
-            tokens = self.transformers.encode(self.wav, bandwidth=kbps).audio_codes
+            tokens: Tensor = self.transformers.encode(self.wav, bandwidth=kbps).audio_codes
             return tokens.permute(1, 2, 0, 3).flatten(2)[..., : codes.tokens.shape[2]]
 
         def compare(got: Tensor, truth: Tensor) -> Gate:
@@ -97,8 +98,9 @@ class Trio:
         stacked = torch.stack([*parts[:-1], torch.nn.functional.pad(parts[-1], (0, last_pad))])
 
         def transformers() -> Tensor:
-            y = self.transformers.decode(stacked, scales, last_frame_pad_length=last_pad)
-            return y.audio_values[..., :samples]
+            out = self.transformers.decode(stacked, scales, last_frame_pad_length=last_pad)
+            y: Tensor = out.audio_values
+            return y[..., :samples]
 
         frames = codes.tokens.shape[2]
         return Case(

@@ -17,7 +17,7 @@ import fastcodec
 from benchmarks.floors import Work
 from benchmarks.gates import codes_up_to_ties, relative_l2
 from benchmarks.machine import package, shared
-from benchmarks.runner import Bench, Case, Peer, Row, Run
+from benchmarks.runner import Absent, Bench, Case, Peer, Row, Run
 from benchmarks.work import net_flops, parameter_bytes
 
 NAME, KBPS = "lyra_v2", 9.2
@@ -125,7 +125,7 @@ def weights_folder() -> Path:
     """The folder of float32 .tflite files, outside the repository."""
     folder = shared("data", "lyra_v2", "float32")
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}; set FASTCODEC_SHARED to where data/ is")
+        raise Absent(f"no folder {folder}; set FASTCODEC_SHARED to where data/ is")
     return folder
 
 
@@ -145,12 +145,12 @@ class LiteRt:
 
     def peer(self, run: Run) -> Peer:
         """A peer, or the reason why there is none."""
-        return Peer(
-            package("ai-edge-litert"),
-            {"a frame a call": run},
-            self.absent,
-            lambda: (self.forget(), run())[1],
-        )
+
+        def anew() -> Any:
+            self.forget()
+            return run()
+
+        return Peer(package("ai-edge-litert"), {"a frame a call": run}, self.absent, anew)
 
     def encode(self, x: Tensor, n_codebooks: int) -> Tensor:
         """Codes [1, K, T] of whole frames."""
@@ -201,4 +201,5 @@ class LiteRt:
 def _invoke(graph: Any, value: np.ndarray) -> np.ndarray:
     graph.set_tensor(graph.get_input_details()[0]["index"], value)
     graph.invoke()
-    return graph.get_tensor(graph.get_output_details()[0]["index"])
+    output: np.ndarray = graph.get_tensor(graph.get_output_details()[0]["index"])
+    return output

@@ -68,7 +68,7 @@ def _case(
         return y if image_added is None else y.add_(image_added)
 
     t_out = frames // stride
-    moved = n_bytes(x, weight, *([added] if residual else [])) + 4 * c_out * t_out
+    moved = n_bytes(x, weight) + 4 * c_out * t_out * (2 if residual else 1)
     return Case(
         name,
         {"B": 1, "C_in": c_in, "C_out": c_out, "k": kernel, "stride": stride, "T": t_out},

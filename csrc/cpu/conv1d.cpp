@@ -4,6 +4,7 @@
 // of A is read in place. Weights are packed in panels of one or two vectors of columns:
 // [panel][tap][channel][columns]. Three forms: dense; dot, for the one or two columns of a last
 // layer, where the lanes run over the window instead; depthwise, where they run over the channels.
+// A sum starts from the bias, as XNNPACK's do, so that nets made for LiteRT give its very bits.
 #include <algorithm>
 
 #include "isa.h"
@@ -59,7 +60,12 @@ void dense_panel(const Conv& p, int64_t batch, int64_t begin, int64_t end, int64
   for (int64_t t = begin; t < end; t += kRows) {
     with_rows(end - t, [&](auto rows) {
       constexpr int M = decltype(rows)::value;
-      V sums[M][NV] = {};
+      V sums[M][NV];
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; ++v) sums[m][v] = load(bias_row + v * kLanes);
+      }
       accumulate(sums, x + t * p.stride * p.x_frame, p.stride * p.x_frame, w.segments, w.length,
                  w.stride, b);
 #pragma GCC unroll 16
@@ -69,7 +75,7 @@ void dense_panel(const Conv& p, int64_t batch, int64_t begin, int64_t end, int64
         for (int v = 0; v < NV; ++v) {
           const int64_t n = std::min<int64_t>(kLanes, count - v * kLanes);
           if (n <= 0) continue;
-          V y = sums[m][v] + load(bias_row + v * kLanes);
+          V y = sums[m][v];
           const int64_t to = at + v * kLanes;
           if (n == kLanes) {
             if (p.residual != nullptr) y = y + load(p.residual + to);
@@ -130,12 +136,11 @@ void depthwise_frames(const Conv& p, int64_t batch, int64_t begin, int64_t end) 
     const int64_t at = (batch * p.frames + t) * p.channels;
     for (int64_t c = 0; c < p.channels; c += kLanes) {
       const int n = static_cast<int>(std::min<int64_t>(kLanes, p.channels - c));
-      V sum = zero();
+      V sum = p.bias != nullptr ? load_part(p.bias + c, n) : zero();
       for (int64_t k = 0; k < p.taps; ++k) {
         sum = fma(load_part(x + k * p.dilation * p.x_frame + c, n),
                   load_part(p.weight + k * p.channels + c, n), sum);
       }
-      if (p.bias != nullptr) sum = sum + load_part(p.bias + c, n);
       if (p.residual != nullptr) sum = sum + load_part(p.residual + at + c, n);
       store_part(p.out + at + c, sum, n);
     }

@@ -159,8 +159,8 @@ class Codec(nn.Module):
             out = out.to(self.device)
             for rows in _equal(codes.n_samples.tolist()):
                 n_samples = int(codes.n_samples[rows[0]])
-                y = self._decode_batch(codes[rows], n_samples, progress)
-                out[rows, :, : y.shape[2]] = y[..., :n_samples]
+                y = self._decode_batch(codes[rows], n_samples, progress)[..., :n_samples]
+                out[rows, :, : y.shape[2]] = y
             return out
 
     def stream(

@@ -81,7 +81,7 @@ def test_conv_transpose1d(
 
 @pytest.mark.parametrize("cut_right", [-1, 3])
 def test_a_transposed_convolution_cannot_take_samples_back(cut_right: int) -> None:
-    with pytest.raises(ValueError, match=f"cut_right must be 0 to kernel - stride = 2, got"):
+    with pytest.raises(ValueError, match="cut_right must be 0 to kernel - stride = 2, got"):
         ConvTranspose1d(1, 1, 5, 3, cut_right=cut_right)
 
 

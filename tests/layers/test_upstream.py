@@ -35,6 +35,7 @@ def test_convolution_of_any_short_signal(
     kernel: int, stride: int, dilation: int, causal: bool, mode: str, frames: int
 ) -> None:
     stride = min(stride, kernel)  # upstream's padding is negative otherwise
+    dilation = dilation if stride == 1 else 1  # upstream warns of both and gets the end wrong
     total = (kernel - 1) * dilation + 1 - stride
     right = 0 if causal else total // 2
     ours = Conv1d(

@@ -1,0 +1,287 @@
+"""The same codes and the same samples, bit for bit, whatever the batch, the cutting or the threads.
+
+With the native CPU kernels only: torch's own convolutions choose their algorithm by shape, and
+``codec.info.invariant`` says so.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import fastcodec
+from fastcodec import Codec, Codes, _native, use_backend
+from fastcodec.codecs import encodec, lyra
+
+from .. import nets
+from ..backends import needs_native, threads
+from ..conftest import SHARED
+
+pytestmark = needs_native
+
+
+def lyra_v2() -> Codec:
+    """With the published weights where they are, else with random ones."""
+    folder = SHARED / "data" / "lyra_v2" / "float32"
+    if folder.is_dir():
+        return fastcodec.load("lyra_v2", folder)
+    return random(lyra.build("lyra_v2"))
+
+
+def random(net: Codec) -> Codec:
+    """A full-size net without a checkpoint."""
+    return nets.lively(net.eval().requires_grad_(False))
+
+
+ZERO = {"causal": False, "padding": "zero", "ratios": (3, 2), "true_skip": True, "lstm": 1}
+# name: (how to make it, the longest signal that a property is tried with)
+MAKERS: dict[str, tuple[Callable[[], Codec], int]] = {
+    "causal": (nets.encodec, 900),
+    "not causal, zero padding": (lambda: nets.encodec(**ZERO), 900),
+    "lyra_v2": (lyra_v2, 12000),
+}
+SEGMENTED = functools.cache(
+    lambda: nets.encodec(
+        causal=False, norm="time_group_norm", channels=2, segment=80, stride=72, lstm=1
+    )
+)
+
+
+@functools.cache
+def codec(name: str) -> Codec:
+    return MAKERS[name][0]()
+
+
+STREAMABLE = st.sampled_from(list(MAKERS))
+PLACES = st.lists(st.floats(0, 1), max_size=6)
+LENGTHS = st.lists(st.floats(0, 1), min_size=1, max_size=4)
+
+
+def length(name: str, part: float) -> int:
+    """A number of samples: a hop or so at least, ``part`` of the longest at most."""
+    return 1 + codec(name).hop + round(part * MAKERS[name][1])
+
+
+def signals(net: Codec, lengths: list[int]) -> list[Tensor]:
+    """A signal [C, S] of each length, every one another."""
+    return [nets.signal(net.channels, n, seed=i) for i, n in enumerate(lengths)]
+
+
+def pieces(size: int, places: list[float]) -> list[slice]:
+    """A range cut at fractions of its length; some pieces are empty."""
+    edges = sorted(round(place * size) for place in places)
+    return [slice(a, b) for a, b in zip([0, *edges], [*edges, size], strict=True)]
+
+
+def assert_codes_equal(got: Codes, want: Codes) -> None:
+    assert torch.equal(got.tokens, want.tokens)
+    assert torch.equal(got.n_samples, want.n_samples)
+    assert (got.scale is None) == (want.scale is None)
+    assert got.scale is None or torch.equal(got.scale, want.scale)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_the_nets_of_these_tests_use_many_codes(name: str) -> None:
+    """Otherwise equal codes would say little."""
+    net = codec(name)
+    tokens = net.encode(nets.signal(net.channels, MAKERS[name][1])).tokens
+    used = min(len(row.unique()) for row in tokens[0, :3])
+    assert used >= min(net.info.codebook_size, tokens.shape[2]) / 4
+    assert net.info.invariant
+
+
+@settings(max_examples=40)
+@given(STREAMABLE, st.floats(0, 1), st.integers(1, 3), PLACES, st.booleans(), st.integers(1, 2))
+def test_encode_in_any_pieces(
+    name: str, part: float, batch: int, places: list[float], empty_end: bool, n_threads: int
+) -> None:
+    net = codec(name)
+    wav = nets.signal(batch, net.channels, length(name, part))
+    whole = net.encode(wav)
+    stream = net.stream(batch)
+    cut = [wav[..., piece] for piece in pieces(wav.shape[2], places)]
+    cut += [wav[..., :0]] if empty_end else []
+    with threads(n_threads):
+        parts = [stream.encode(x, final=i == len(cut) - 1) for i, x in enumerate(cut)]
+    assert torch.equal(torch.cat([p.tokens for p in parts], dim=2), whole.tokens)
+    assert torch.equal(torch.stack([p.n_samples for p in parts]).sum(0), whole.n_samples)
+
+
+@settings(max_examples=40)
+@given(STREAMABLE, st.floats(0, 1), st.integers(1, 3), PLACES, st.booleans(), st.integers(1, 2))
+def test_decode_in_any_pieces(
+    name: str, part: float, batch: int, places: list[float], empty_end: bool, n_threads: int
+) -> None:
+    net = codec(name)
+    tokens = net.encode(nets.signal(batch, net.channels, length(name, part))).tokens
+    whole = net.decode(tokens)
+    stream = net.stream(batch)
+    cut = [tokens[..., piece] for piece in pieces(tokens.shape[2], places)]
+    cut += [tokens[..., :0]] if empty_end else []
+    with threads(n_threads):
+        parts = [stream.decode(x, final=i == len(cut) - 1) for i, x in enumerate(cut)]
+    assert torch.equal(torch.cat(parts, dim=2), whole)
+
+
+@settings(max_examples=30)
+@given(STREAMABLE, st.floats(0, 1), PLACES)
+def test_a_live_round_trip(name: str, part: float, places: list[float]) -> None:
+    """Codes handed on as they come give the whole signal's samples, of its length."""
+    net = codec(name)
+    wav = nets.signal(1, net.channels, length(name, part))
+    stream, heard, taken = net.stream(), [], 0
+    cut = pieces(wav.shape[2], places)
+    for i, piece in enumerate(cut):
+        final = i == len(cut) - 1
+        heard.append(stream.decode(stream.encode(wav[..., piece], final), final))
+        taken = piece.stop
+        ready = sum(y.shape[2] for y in heard)
+        assert ready <= taken and (final or ready > taken - net.info.latency - net.hop)
+    assert torch.equal(torch.cat(heard, dim=2), net.decode(net.encode(wav)))
+
+
+@settings(max_examples=30)
+@given(STREAMABLE, LENGTHS, st.randoms(use_true_random=False), st.integers(1, 2))
+def test_any_list_in_any_order(name: str, parts: list[float], rng: object, n_threads: int) -> None:
+    net = codec(name)
+    wavs = signals(net, [length(name, part) for part in parts])
+    check_list(net, wavs, rng, n_threads)
+
+
+@settings(max_examples=15)
+@given(
+    st.lists(st.integers(1, 300), min_size=1, max_size=4),
+    st.randoms(use_true_random=False),
+    st.integers(1, 2),
+)
+def test_any_list_of_a_segmented_codec(lengths: list[int], rng: object, n_threads: int) -> None:
+    net = SEGMENTED()
+    check_list(net, signals(net, lengths), rng, n_threads)
+
+
+def check_list(net: Codec, wavs: list[Tensor], rng: object, n_threads: int) -> None:
+    """A ragged list's rows are the codes and samples of each signal alone."""
+    order = list(range(len(wavs)))
+    rng.shuffle(order)  # type: ignore[attr-defined]
+    with threads(n_threads):
+        together = net.encode([wavs[i] for i in order])
+        heard = net.decode(together)
+    for row, i in enumerate(order):
+        alone = net.encode(wavs[i])
+        frames = alone.tokens.shape[2]
+        assert torch.equal(together.tokens[row, :, :frames], alone.tokens[0])
+        assert (together.tokens[row, :, frames:] == -1).all()
+        assert together.n_samples[row] == alone.n_samples[0]
+        if alone.scale is not None and together.scale is not None:
+            segments = alone.scale.shape[1]
+            assert torch.equal(together.scale[row, :segments], alone.scale[0])
+        samples = int(alone.n_samples[0])
+        assert torch.equal(heard[row, :, :samples], net.decode(alone)[0])
+        assert not heard[row, :, samples:].any()
+
+
+def all_nets() -> list[Codec]:
+    return [*map(codec, MAKERS), SEGMENTED()]
+
+
+@pytest.mark.parametrize("net", all_nets(), ids=[*MAKERS, "segmented"])
+def test_any_batch(net: Codec) -> None:
+    wav = nets.signal(5, net.channels, 30 * net.hop + 3)
+    whole = net.encode(wav)
+    heard = net.decode(whole)
+    for rows in ([2], [4, 0], [1, 1, 3], [4, 3, 2, 1, 0], [0, 1, 2, 3, 4, 0, 1, 2]):
+        for n_threads in (1, 2):
+            with threads(n_threads):
+                some = net.encode(wav[rows])
+                assert_codes_equal(some, whole[rows])
+                assert torch.equal(net.decode(some), heard[rows])
+
+
+@pytest.mark.parametrize("net", all_nets(), ids=[*MAKERS, "segmented"])
+def test_fewer_codebooks_are_the_first_ones(net: Codec) -> None:
+    wav = nets.signal(2, net.channels, 20 * net.hop + 1)
+    whole = net.encode(wav)
+    for count in range(1, whole.n_codebooks + 1, max(1, whole.n_codebooks // 5)):
+        assert torch.equal(net.encode(wav, n_codebooks=count).tokens, whole.tokens[:, :count])
+    for kbps in net.info.bandwidths_kbps:
+        some = net.encode(wav, bandwidth_kbps=kbps)
+        bits = (net.info.codebook_size - 1).bit_length()
+        assert some.n_codebooks == max(1, int(kbps * 1000 / bits / net.info.frame_rate_hz))
+        assert torch.equal(some.tokens, whole.tokens[:, : some.n_codebooks])
+
+
+@pytest.mark.parametrize("net", all_nets(), ids=[*MAKERS, "segmented"])
+def test_the_form_of_the_input_changes_nothing(net: Codec) -> None:
+    """Arrays, double precision, views of larger tensors, with a batch axis or without."""
+    wav = nets.signal(1, net.channels, 25 * net.hop + 5)
+    whole = net.encode(wav)
+    room = torch.zeros(3, net.channels, 2 * wav.shape[2])
+    room[1, :, ::2] = wav[0]
+    time_major = wav.transpose(1, 2).contiguous().transpose(1, 2)
+    for same in (wav[0], wav.double(), wav.numpy(), room[1:2, :, ::2], time_major):
+        assert_codes_equal(net.encode(same), whole)
+    assert_codes_equal(net.encode(np.asfortranarray(wav.numpy())), whole)
+    assert_codes_equal(net.encode([wav[0]]), whole)
+    if net.channels == 1:
+        assert_codes_equal(net.encode(wav[0, 0]), whole)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_latency_is_what_info_says(name: str) -> None:
+    """Fed sample by sample, the stream is never later than one frame and ``latency`` samples."""
+    net = codec(name)
+    hop, latency = net.hop, net.info.latency
+    wav = nets.signal(1, net.channels, 6 * hop + latency + 5)
+    stream, ready, worst = net.stream(), 0, 0
+    step = max(1, hop // 10)
+    for begin in range(0, wav.shape[2], step):
+        ready += stream.decode(stream.encode(wav[..., begin : begin + step])).shape[2]
+        worst = max(worst, min(begin + step, wav.shape[2]) - ready)
+    assert latency < worst <= latency + hop
+
+
+def test_the_reference_makes_no_promise() -> None:
+    with use_backend("reference"):
+        assert not codec("causal").info.invariant
+        assert not nets.encodec().info.invariant
+    assert codec("causal").info.invariant == (_native.cpu.why_not is None)
+
+
+FULL_SIZE: dict[str, Callable[[], Codec]] = {
+    "encodec_24khz": lambda: random(encodec.build("encodec_24khz")),
+    "encodec_32khz": lambda: random(encodec.build("encodec_32khz")),
+    "encodec_48khz": lambda: random(encodec.build("encodec_48khz")),
+    "lyra_v2": lyra_v2,
+}
+
+
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_full_size(name: str) -> None:
+    """Once with the published sizes: pieces, batch, list and threads together."""
+    net = FULL_SIZE[name]()
+    size = net.sample_rate_hz * (21 if name == "encodec_48khz" else 13) // 20
+    wav = nets.signal(2, net.channels, size)
+    with threads(1):
+        whole = net.encode(wav)
+        heard = net.decode(whole)
+    with threads(2):
+        pair = net.encode([wav[1], wav[0, :, : size // 3], wav[0]])
+        assert torch.equal(pair.tokens[[2, 0]], whole.tokens)
+        assert torch.equal(net.decode(whole), heard)
+    assert len(whole.tokens[0, 0].unique()) > 10
+    if not net.info.streamable:
+        return
+    stream, edges, got, samples = net.stream(2), [0, 1, 700, 701, size // 2, size], [], []
+    for begin, end in zip(edges, edges[1:], strict=False):
+        codes = stream.encode(wav[..., begin:end], final=end == size)
+        got.append(codes.tokens)
+        samples.append(stream.decode(codes, final=end == size))
+    assert torch.equal(torch.cat(got, dim=2), whole.tokens)
+    assert torch.equal(torch.cat(samples, dim=2), heard)
