@@ -20,3 +20,8 @@ def encodec(module: str = "encodec") -> ModuleType:
         finally:
             del sys.modules["torchaudio"]
     return importlib.import_module(module)
+
+
+def transformers() -> ModuleType:
+    """transformers, of which only EncodecModel is used."""
+    return importlib.import_module("transformers")

@@ -51,6 +51,14 @@ struct RvqEncode {
   int64_t frames, features, codewords, stages;
 };
 
+struct RvqDecode {
+  const int64_t* codes;  // strides by_batch, by_stage, by_frame; below zero: no word
+  int64_t by_batch, by_stage, by_frame;
+  const float* codebooks;  // [stages][codewords][features]
+  float* out;              // [batch][frames][features]
+  int64_t frames, features, codewords, stages;
+};
+
 struct Kernels {
   const char* name;
 
@@ -76,6 +84,14 @@ struct Kernels {
   void (*rvq_pack)(const float* codebook, int64_t codewords, int64_t features, float* packed);
   int64_t (*rvq_scratch_size)(int64_t rows, int64_t features);
   void (*rvq_encode)(const RvqEncode&, int64_t row_begin, int64_t row_end, float* scratch);
+
+  // rvq_decode.cpp
+  void (*rvq_decode)(const RvqDecode&, int64_t row_begin, int64_t row_end);
+
+  // group_norm.cpp
+  void (*moments)(const float* x, int64_t count, double* sum, double* square);
+  void (*affine)(const float* x, const float* scale, const float* shift, int64_t frames,
+                 int64_t channels, float* out);
 };
 
 // The table in use, or null where the processor runs none of them or FASTCODEC_ISA=reference.

@@ -54,9 +54,12 @@ void lstm_pack(const float* weight, int64_t hidden, float* packed) {
 }
 
 void lstm_step(const LstmStep& p, int64_t block_begin, int64_t block_end) {
+  // Parts as even as can be: 8 rows are 4 + 4, which is faster than 6 + 2.
+  const int64_t parts = (p.batch + kBatchRows - 1) / kBatchRows;
+  const int64_t part = (p.batch + parts - 1) / parts;
   for (int64_t block = block_begin; block < block_end; ++block) {
-    for (int64_t row = 0; row < p.batch; row += kBatchRows) {
-      with_rows<kBatchRows>(p.batch - row,
+    for (int64_t row = 0; row < p.batch; row += part) {
+      with_rows<kBatchRows>(std::min(part, p.batch - row),
                             [&](auto rows) { step_rows<decltype(rows)::value>(p, block, row); });
     }
   }

@@ -22,7 +22,10 @@ using MaybeTensor = std::optional<Tensor>;
 
 namespace {
 
-constexpr int64_t kSerialFlops = 1 << 21;   // about 30 us: less is not worth waking a thread
+// About 100 us. Waking a thread takes 5 us on a quiet machine, but a time slice where another
+// process wants the core: many short regions then run 100 times slower than one thread alone.
+constexpr int64_t kSerialFlops = 1 << 23;
+constexpr int64_t kWeightUses = 8;          // reading a weight takes as long as this many products
 constexpr int64_t kTileFloats = 48 * 1024;  // input of a tile: a fifth of a 1 MB L2
 
 const Kernels& table() {
@@ -396,8 +399,7 @@ std::tuple<Tensor, Tensor, Tensor> lstm(Tensor x, Tensor h, Tensor c, Tensor wei
                                   s.batch,
                                   hidden,
                                   s.frames * gates_size};
-      // Reading the weights takes as long as eight products with each would.
-      parallel(blocks, 16 * hidden * gates_size,
+      parallel(blocks, 2 * hidden * gates_size * std::max(s.batch, kWeightUses),
                [&](int64_t first, int64_t last) { k.lstm_step(step, first, last); });
       std::copy(h_next.begin(), h_next.end(), data(h_out) + l * state);
       const bool last_layer = l + 1 == layers;
@@ -471,31 +473,23 @@ Tensor rvq_decode(Tensor codes, Tensor codebooks) {
   const int64_t batch = codes.size(0), stages = codes.size(1), frames = codes.size(2);
   const int64_t* index = static_cast<const int64_t*>(codes.data_ptr());
   const int64_t by_batch = codes.stride(0), by_stage = codes.stride(1), by_frame = codes.stride(2);
+  int64_t low = 0, high = 0;
   for (int64_t b = 0; b < batch; ++b) {
     for (int64_t k = 0; k < stages; ++k) {
+      const int64_t* word = index + b * by_batch + k * by_stage;
       for (int64_t t = 0; t < frames; ++t) {
-        const int64_t word = index[b * by_batch + k * by_stage + t * by_frame];
-        STD_TORCH_CHECK(word >= -1 && word < words, "fastcodec: rvq_decode: code ", word,
-                        " is outside -1..", words - 1);
+        low = std::min(low, word[t * by_frame]);
+        high = std::max(high, word[t * by_frame]);
       }
     }
   }
+  STD_TORCH_CHECK(low >= -1 && high < words, "fastcodec: rvq_decode: codes ", low, "..", high,
+                  " are outside -1..", words - 1);
   Tensor out = empty_time_major(batch, features, frames);
-  float* to = data(out);
-  const float* table_rows = data(codebooks);
-  parallel(batch * frames, batch * frames * stages * features, [&](int64_t first, int64_t last) {
-    for (int64_t row = first; row < last; ++row) {
-      float* sum = to + row * features;
-      std::fill_n(sum, features, 0.0f);
-      for (int64_t k = 0; k < stages; ++k) {
-        const int64_t word =
-            index[row / frames * by_batch + k * by_stage + row % frames * by_frame];
-        if (word < 0) continue;
-        const float* e = table_rows + (k * words + word) * features;
-        for (int64_t d = 0; d < features; ++d) sum[d] += e[d];
-      }
-    }
-  });
+  const fastcodec::RvqDecode p = {index,     by_batch, by_stage, by_frame, data(codebooks),
+                                  data(out), frames,   features, words,    stages};
+  parallel(batch * frames, batch * frames * stages * features,
+           [&](int64_t first, int64_t last) { table().rvq_decode(p, first, last); });
   return out;
 }
 
@@ -515,15 +509,7 @@ Tensor group_norm(Tensor x, Tensor weight, Tensor bias, double epsilon) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t begin = i % blocks * kBlock, count = std::min(kBlock, s.frames - begin);
       const float* v = from + i / blocks * values + begin * s.channels;
-      double sum[8] = {}, square[8] = {};
-      for (int64_t n = 0; n < count * s.channels; ++n) {
-        sum[n % 8] += v[n];
-        square[n % 8] += static_cast<double>(v[n]) * v[n];
-      }
-      for (int lane = 0; lane < 8; ++lane) {
-        sums[2 * i] += sum[lane];
-        sums[2 * i + 1] += square[lane];
-      }
+      table().moments(v, count * s.channels, &sums[2 * i], &sums[2 * i + 1]);
     }
   });
   for (int64_t b = 0; b < s.batch; ++b) {
@@ -540,11 +526,9 @@ Tensor group_norm(Tensor x, Tensor weight, Tensor bias, double epsilon) {
       shift[c] = static_cast<float>(data(bias)[c] - mean * factor);
     }
     parallel(s.frames, 2 * values, [&](int64_t first, int64_t last) {
-      for (int64_t t = first; t < last; ++t) {
-        const float* v = from + b * values + t * s.channels;
-        float* y = data(out) + b * values + t * s.channels;
-        for (int64_t c = 0; c < s.channels; ++c) y[c] = v[c] * scale[c] + shift[c];
-      }
+      const int64_t at = b * values + first * s.channels;
+      table().affine(from + at, scale.data(), shift.data(), last - first, s.channels,
+                     data(out) + at);
     });
   }
   return out;

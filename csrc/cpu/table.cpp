@@ -21,6 +21,9 @@ int64_t rvq_packed_size(int64_t, int64_t);
 void rvq_pack(const float*, int64_t, int64_t, float*);
 int64_t rvq_scratch_size(int64_t, int64_t);
 void rvq_encode(const RvqEncode&, int64_t, int64_t, float*);
+void rvq_decode(const RvqDecode&, int64_t, int64_t);
+void moments(const float*, int64_t, double*, double*);
+void affine(const float*, const float*, const float*, int64_t, int64_t, float*);
 
 const Kernels& table() {
   static const Kernels kTable = {FC_STRING(FASTCODEC_ISA_NS),
@@ -36,7 +39,10 @@ const Kernels& table() {
                                  rvq_packed_size,
                                  rvq_pack,
                                  rvq_scratch_size,
-                                 rvq_encode};
+                                 rvq_encode,
+                                 rvq_decode,
+                                 moments,
+                                 affine};
   return kTable;
 }
 

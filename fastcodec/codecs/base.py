@@ -154,6 +154,7 @@ class Codec(nn.Module):
                 raise ValueError(
                     f"decode: these codes are of {codes.codec!r}, this is {self.name!r}"
                 )
+            self._check_lengths(codes)
             codes = codes.to(self.device)
             out = torch.zeros(len(codes), self.channels, int(codes.n_samples.max()))
             out = out.to(self.device)
@@ -186,16 +187,21 @@ class Codec(nn.Module):
 
     def _encode_batch(self, wav: Tensor, n_codebooks: int, progress: Progress | None) -> Codes:
         state = self.encoder.init_state(len(wav))
-        tokens = []
+        # In one piece from the start: a list of small results would keep each tile's memory alive.
+        shape = (len(wav), n_codebooks, self.n_frames(wav.shape[2]))
+        tokens, done = torch.empty(shape, dtype=torch.int64, device=wav.device), 0
         for begin, end in self._tiles(wav.shape[2], self.hop):
             chunk = checked_finite(wav[..., begin:end], begin)
             latent = self.encoder.push(chunk, state, final=end == wav.shape[2])
             if latent.shape[2]:
-                tokens.append(self.quantizer.encode(latent, n_codebooks))
+                frames = slice(done, done + latent.shape[2])
+                tokens[..., frames] = self.quantizer.encode(latent, n_codebooks)
+                done = frames.stop
             if progress:
                 progress(end, wav.shape[2])
+        assert done == tokens.shape[2]
         n_samples = wav.shape[2] // self.hop * self.hop if self.drops_tail else wav.shape[2]
-        return self._codes(torch.cat(tokens, dim=2), [n_samples] * len(wav))
+        return self._codes(tokens, [n_samples] * len(wav))
 
     def _decode_batch(self, codes: Codes, n_samples: int, progress: Progress | None) -> Tensor:
         return self._decode_tokens(codes.tokens[..., : self.n_frames(n_samples)], progress)
@@ -296,6 +302,17 @@ class Codec(nn.Module):
                 f"got {list(wav.shape)}"
             )
         return wav.to(device=self.device, dtype=torch.float32)
+
+    def _check_lengths(self, codes: Codes) -> None:
+        """Before anything is allocated: a file may claim any length."""
+        lengths, frames = codes.n_samples.tolist(), codes.tokens.shape[2]
+        shortest, longest = min(lengths, default=0), max(lengths, default=0)
+        too_long = longest >= (frames + 1) * self.hop or self.n_frames(longest) > frames
+        if shortest < 1 or too_long:
+            raise ValueError(
+                f"decode: Codes.n_samples must be 1 to what {frames} frames of {self.hop} samples "
+                f"hold, got {shortest} to {longest}"
+            )
 
     def _check_tokens(self, tokens: Tensor) -> None:
         most, size, _ = self.quantizer.codebooks.shape

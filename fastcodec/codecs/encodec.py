@@ -127,17 +127,19 @@ class EncodecSegmented(Encodec):
         return sum(-(-(end - begin) // self.hop) for begin, end in self._segments(n_samples))
 
     def _encode_batch(self, wav: Tensor, n_codebooks: int, progress: Progress | None) -> Codes:
-        tokens, scales = [], []
+        shape = (len(wav), n_codebooks, self.n_frames(wav.shape[2]))
+        tokens, scales, at = torch.empty(shape, dtype=torch.int64, device=wav.device), [], 0
         for begin, end in self._segments(wav.shape[2]):
             x = checked_finite(wav[..., begin:end], begin)
             scale = volume(x) + 1e-8
             latent = self.encoder(x / scale[:, None, None])
-            tokens.append(self.quantizer.encode(latent, n_codebooks))
+            tokens[..., at : at + latent.shape[2]] = self.quantizer.encode(latent, n_codebooks)
+            at += latent.shape[2]
             scales.append(scale)
             if progress:
                 progress(end, wav.shape[2])
         n_samples = [wav.shape[2]] * len(wav)
-        return self._codes(torch.cat(tokens, dim=2), n_samples, torch.stack(scales, dim=1))
+        return self._codes(tokens, n_samples, torch.stack(scales, dim=1))
 
     def _decode_batch(self, codes: Codes, n_samples: int, progress: Progress | None) -> Tensor:
         tokens, at = codes.tokens[..., : self.n_frames(n_samples)], 0
@@ -159,7 +161,7 @@ class EncodecSegmented(Encodec):
             at += frames
             if progress:
                 progress(at, tokens.shape[2])
-        return total / weights
+        return total.div_(weights)
 
     def _decode_tokens(self, tokens: Tensor, progress: Progress | None) -> Tensor:
         raise ValueError(

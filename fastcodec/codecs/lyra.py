@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastcodec.codecs import lyra_weights
+from fastcodec.codecs import lyra_int8, lyra_weights
 from fastcodec.codecs.base import Codec
 from fastcodec.errors import WeightsError
 from fastcodec.io.checkpoints import load_strict
@@ -58,7 +58,13 @@ class Lyra(Codec):
             )
         if isinstance(weights, Mapping):
             return load_strict(self, weights, f"the mapping given for {self.name}")
-        state = lyra_weights.load_lyra_weights(Path(weights))
+        folder = Path(weights)
+        if lyra_weights.lyra_is_int8(folder):
+            nets = lyra_int8.load_lyra_int8(folder)
+            self.encoder, self.decoder = nets.encoder, nets.decoder
+            self.quantizer.codebooks.copy_(nets.codebooks)
+            return
+        state = lyra_weights.load_lyra_weights(folder)
         load_strict(self, {_own_name(name): value for name, value in state.items()}, str(weights))
 
 

@@ -10,14 +10,14 @@ from itertools import islice
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastcodec.codecs.lyra_weights import SLOPE, LyraLayer, match_layers, parameters, torch_weight
 from fastcodec.errors import WeightsError
 from fastcodec.io.tflite import Operator, Subgraph
-from fastcodec.layers.conv import NONE, Activation
+from fastcodec.layers.conv import NONE, Activation, Conv1d
 from fastcodec.layers.int8 import Int8Conv1d, Int8OverlapAdd, LeakyRelu, Scale
-from fastcodec.layers.ordered import OrderedConv1d, OrderedOverlapAdd
+from fastcodec.layers.overlap import FloatOverlapAdd
 from fastcodec.layers.streaming import Residual
 
 LEAKY = Activation("leaky_relu", SLOPE)
@@ -48,24 +48,36 @@ class LyraGraph:
             ]
         )
 
-    def conv(self, name: str, activation: Activation = LEAKY) -> OrderedConv1d:
-        """A float convolution."""
+    def conv(self, name: str, activation: Activation = LEAKY) -> Conv1d:
+        """A causal float convolution."""
         layer, operators = self._layers[name]
         weight, bias = self._parameters(layer, operators, "FLOAT32")
-        return OrderedConv1d(weight, bias, layer.stride, layer.dilation, layer.groups, activation)
+        conv = Conv1d(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel,
+            layer.stride,
+            layer.dilation,
+            layer.groups,
+            left=(layer.kernel - 1) * layer.dilation + 1 - layer.stride,
+            activation=activation,
+        )
+        conv.weight = nn.Parameter(weight, requires_grad=False)
+        conv.bias = nn.Parameter(bias, requires_grad=False)
+        return conv
 
     def unit(self, prefix: str) -> Residual:
         """A float residual unit."""
         inner = [self.conv(f"{prefix}.depthwise"), self.conv(f"{prefix}.pointwise", NONE)]
         return Residual([*inner, self.conv(f"{prefix}.grouped")])
 
-    def up(self, name: str, frame: int) -> OrderedOverlapAdd:
+    def up(self, name: str, frame: int) -> FloatOverlapAdd:
         """A float transposed convolution, ``frame`` steps of its input at a time."""
         layer, operators = self._layers[name]
         weight, bias = self._parameters(layer, operators, "FLOAT32")
         if not torch.equal(self._carried_bias(1), bias):
             raise WeightsError(f"{name}: what is carried over lacks another bias than its own")
-        return OrderedOverlapAdd(weight, bias, layer.stride, frame, LEAKY)
+        return FloatOverlapAdd(weight, bias, layer.stride, frame, LEAKY)
 
     def rectifier(self, source: Scale | None = None) -> LeakyRelu:
         """The next int8 leaky ReLU; its input must have the scale ``source``, if given."""

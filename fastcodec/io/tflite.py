@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -257,11 +256,8 @@ class _Reader:
         inputs = self._indices(operator.InputsLength(), operator.InputsAsNumpy(), n_tensors)
         outputs = self._indices(operator.OutputsLength(), operator.OutputsAsNumpy(), n_tensors)
         n_inputs, n_outputs = _ARITY.get(name, (0, 0))
-        if (
-            len(inputs) < n_inputs
-            or len(outputs) < n_outputs
-            or min(inputs[:n_inputs], default=0) < 0
-        ):
+        needed = inputs[:n_inputs] + outputs[:n_outputs]
+        if len(needed) < n_inputs + n_outputs or min(needed, default=0) < 0:
             raise FormatError(f"{name} lacks inputs or outputs: got {inputs} and {outputs}")
         return Operator(name, inputs, outputs, self._options(name, operator))
 
@@ -292,9 +288,4 @@ class _Reader:
 
 
 def _constant_names(enum: type) -> dict[int, str]:
-    def items() -> Iterator[tuple[int, str]]:
-        for name, value in vars(enum).items():
-            if isinstance(value, int):
-                yield value, name
-
-    return dict(items())
+    return {value: name for name, value in vars(enum).items() if isinstance(value, int)}

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from fastcodec import ops
 from fastcodec.errors import WeightsError
 from fastcodec.layers.conv import Conv1d
-from fastcodec.layers.ordered import OverlapAdd, causal_left
+from fastcodec.layers.overlap import OverlapAdd
 from fastcodec.layers.packed import Packed
 from fastcodec.layers.streaming import Held, StreamingModule
 
@@ -181,7 +181,7 @@ class Int8Conv1d(Conv1d):
         groups: int = 1,
     ) -> None:
         c_out, channels, kernel = weight.shape
-        left = causal_left(kernel, stride, dilation)
+        left = (kernel - 1) * dilation + 1 - stride
         super().__init__(channels * groups, c_out, kernel, stride, dilation, groups, left=left)
         _check_exact(weight.abs().sum(dim=(1, 2)), bias, source)
         self.weight = nn.Parameter(weight, requires_grad=False)

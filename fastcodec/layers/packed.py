@@ -33,6 +33,8 @@ class Packed:
             return None
         if forced_backend() not in (None, "cpu") or first.dtype is not torch.float32:
             return None
+        if first.is_inference():
+            return None  # does not tell when it changes: the op packs it at every call
         key = tuple((p.data_ptr(), p._version) for p in parameters)
         if key != self._key:
             self._copy = self._pack(*(p.detach() for p in parameters), *self._arguments)

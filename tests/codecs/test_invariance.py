@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -89,15 +89,13 @@ def assert_codes_equal(got: Codes, want: Codes) -> None:
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_nets_of_these_tests_use_many_codes(name: str) -> None:
-    """Otherwise equal codes would say little."""
+    """Otherwise equal codes would say little: here hardly a frame is as another."""
     net = codec(name)
-    tokens = net.encode(nets.signal(net.channels, MAKERS[name][1])).tokens
-    used = min(len(row.unique()) for row in tokens[0, :3])
-    assert used >= min(net.info.codebook_size, tokens.shape[2]) / 4
+    tokens = net.encode(nets.signal(net.channels, MAKERS[name][1])).tokens[0]
+    assert tokens.unique(dim=1).shape[1] >= 0.8 * tokens.shape[1]
     assert net.info.invariant
 
 
-@settings(max_examples=40)
 @given(STREAMABLE, st.floats(0, 1), st.integers(1, 3), PLACES, st.booleans(), st.integers(1, 2))
 def test_encode_in_any_pieces(
     name: str, part: float, batch: int, places: list[float], empty_end: bool, n_threads: int
@@ -114,7 +112,6 @@ def test_encode_in_any_pieces(
     assert torch.equal(torch.stack([p.n_samples for p in parts]).sum(0), whole.n_samples)
 
 
-@settings(max_examples=40)
 @given(STREAMABLE, st.floats(0, 1), st.integers(1, 3), PLACES, st.booleans(), st.integers(1, 2))
 def test_decode_in_any_pieces(
     name: str, part: float, batch: int, places: list[float], empty_end: bool, n_threads: int
@@ -130,24 +127,20 @@ def test_decode_in_any_pieces(
     assert torch.equal(torch.cat(parts, dim=2), whole)
 
 
-@settings(max_examples=30)
 @given(STREAMABLE, st.floats(0, 1), PLACES)
 def test_a_live_round_trip(name: str, part: float, places: list[float]) -> None:
     """Codes handed on as they come give the whole signal's samples, of its length."""
     net = codec(name)
     wav = nets.signal(1, net.channels, length(name, part))
-    stream, heard, taken = net.stream(), [], 0
+    stream, heard = net.stream(), []
     cut = pieces(wav.shape[2], places)
     for i, piece in enumerate(cut):
         final = i == len(cut) - 1
         heard.append(stream.decode(stream.encode(wav[..., piece], final), final))
-        taken = piece.stop
-        ready = sum(y.shape[2] for y in heard)
-        assert ready <= taken and (final or ready > taken - net.info.latency - net.hop)
+        assert sum(y.shape[2] for y in heard) <= piece.stop
     assert torch.equal(torch.cat(heard, dim=2), net.decode(net.encode(wav)))
 
 
-@settings(max_examples=30)
 @given(STREAMABLE, LENGTHS, st.randoms(use_true_random=False), st.integers(1, 2))
 def test_any_list_in_any_order(name: str, parts: list[float], rng: object, n_threads: int) -> None:
     net = codec(name)
@@ -155,7 +148,6 @@ def test_any_list_in_any_order(name: str, parts: list[float], rng: object, n_thr
     check_list(net, wavs, rng, n_threads)
 
 
-@settings(max_examples=15)
 @given(
     st.lists(st.integers(1, 300), min_size=1, max_size=4),
     st.randoms(use_true_random=False),
@@ -235,13 +227,18 @@ def test_the_form_of_the_input_changes_nothing(net: Codec) -> None:
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_latency_is_what_info_says(name: str) -> None:
-    """Fed sample by sample, the stream is never later than one frame and ``latency`` samples."""
+    """Fed little by little, the stream is never later than one frame and ``latency`` samples.
+
+    But for the beginning, where padding by reflection must have seen what it reflects.
+    """
     net = codec(name)
     hop, latency = net.hop, net.info.latency
-    wav = nets.signal(1, net.channels, 6 * hop + latency + 5)
-    stream, ready, worst = net.stream(), 0, 0
-    step = max(1, hop // 10)
-    for begin in range(0, wav.shape[2], step):
+    start = 40 * hop
+    wav = nets.signal(1, net.channels, start + 6 * hop + latency + 5)
+    stream = net.stream()
+    ready = stream.decode(stream.encode(wav[..., :start])).shape[2]
+    step, worst = max(1, hop // 10), start - ready
+    for begin in range(start, wav.shape[2], step):
         ready += stream.decode(stream.encode(wav[..., begin : begin + step])).shape[2]
         worst = max(worst, min(begin + step, wav.shape[2]) - ready)
     assert latency < worst <= latency + hop
@@ -275,7 +272,7 @@ def test_full_size(name: str) -> None:
         pair = net.encode([wav[1], wav[0, :, : size // 3], wav[0]])
         assert torch.equal(pair.tokens[[2, 0]], whole.tokens)
         assert torch.equal(net.decode(whole), heard)
-    assert len(whole.tokens[0, 0].unique()) > 10
+    assert whole.tokens[0].unique(dim=1).shape[1] >= 0.8 * whole.tokens.shape[2]
     if not net.info.streamable:
         return
     stream, edges, got, samples = net.stream(2), [0, 1, 700, 701, size // 2, size], [], []

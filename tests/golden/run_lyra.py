@@ -22,7 +22,7 @@ from .cases import SHARED, Case
 from .checks import Checks
 from .run_encodec import record_latents, stored_codes
 
-INT8_TOLERANCE = 0.1  # of the audio's rms: rule 6
+ROUGH_TOLERANCE = 0.1  # of the rms: rule 6, where the integer arithmetic is not reproduced
 RATE = re.compile(r"_(\d+)_(\d+)kbps$")
 
 
@@ -34,14 +34,15 @@ def why_not(case: Case) -> str | None:
 def run(case: Case) -> None:
     """Compare every array of the case."""
     folder = _weights(case.config["weight_files"])
-    int8 = lyra_is_int8(folder)
     codec = fastcodec.load("lyra_v2", folder)
+    # torch's own convolutions round otherwise than LiteRT's, and a step of int8 makes much of it.
+    roughly = lyra_is_int8(folder) and not codec.info.invariant
     checks = Checks(case, unit="max_abs")
     checks.equal("hop", codec.info.hop, case.entry["hop"])
     checks.equal("sample rate", codec.info.sample_rate_hz, case.entry["sample_rate"])
-    (_encode_int8 if int8 else _encode)(case, codec, checks)
+    (_encode_roughly if roughly else _encode)(case, codec, checks)
     for suffix, kbps in _rates(case).items():
-        _one_rate(case, codec, suffix, kbps, int8, checks)
+        _one_rate(case, codec, suffix, kbps, roughly, checks)
     checks.finish()
 
 
@@ -77,7 +78,7 @@ def _encode(case: Case, codec: Codec, checks: Checks) -> None:
     checks.equal("frames", codes.tokens.shape[2], case.entry["frames"])
 
 
-def _encode_int8(case: Case, codec: Codec, checks: Checks) -> None:
+def _encode_roughly(case: Case, codec: Codec, checks: Checks) -> None:
     """The quantizer from the stored latents, by all rules; our own latents by the looser one."""
     checks.uses("input")
     stored = torch.from_numpy(case.arrays["latent"].full.T.copy())[None]
@@ -87,7 +88,7 @@ def _encode_int8(case: Case, codec: Codec, checks: Checks) -> None:
     with checks.of("latent"):
         ours = torch.cat(latents, dim=2)[0].T
         reference = case.arrays["latent"]
-        checks.measured["latent"] = compare.relative_rms(ours, reference, INT8_TOLERANCE)
+        checks.measured["latent"] = compare.relative_rms(ours, reference, ROUGH_TOLERANCE)
     same = codes.tokens[0] == stored_codes(case)
     checks.measured |= {"codes_equal": float(same.float().mean())}
     checks.measured |= {"first_codes_equal": float(same[0].float().mean())}
@@ -95,7 +96,7 @@ def _encode_int8(case: Case, codec: Codec, checks: Checks) -> None:
 
 
 def _one_rate(
-    case: Case, codec: Codec, suffix: str, kbps: float, int8: bool, checks: Checks
+    case: Case, codec: Codec, suffix: str, kbps: float, roughly: bool, checks: Checks
 ) -> None:
     """Dequantised latents, audio and packets of the stored codes at one bit rate."""
     bits = (codec.info.codebook_size - 1).bit_length()
@@ -103,14 +104,14 @@ def _one_rate(
     tokens = stored_codes(case)[None, :levels]
     own = codec.encode(case.wav(), bandwidth_kbps=kbps).tokens
     checks.equal(f"codes at {kbps} kbps", list(own.shape), list(tokens.shape))
-    if not int8:
+    if not roughly:
         checks.codes("codes", own[0], levels)
     checks.floats(f"dequantised{suffix}", codec.quantizer.decode(tokens)[0].T)
     name = f"audio{suffix}"
-    if int8:
+    if roughly:
         with checks.of(name):
             audio = codec.decode(tokens)[0]
-            checks.measured[name] = compare.relative_rms(audio, case.arrays[name], INT8_TOLERANCE)
+            checks.measured[name] = compare.relative_rms(audio, case.arrays[name], ROUGH_TOLERANCE)
     else:
         checks.floats(name, lambda: codec.decode(tokens)[0])
     packets = case.arrays[f"packets{suffix}"].full.tobytes()

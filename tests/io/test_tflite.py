@@ -111,7 +111,7 @@ def test_mutations_of_lyra(shared: Path, name: str) -> None:
     constants = _largest_run_of_constants(data)
     tracemalloc.start()
     try:
-        for _ in range(40):
+        for _ in range(20):
             _must_not_crash(_mutated(rng, data, constants))
         assert tracemalloc.get_traced_memory()[1] < LIMIT_BYTES
     finally:
