@@ -32,14 +32,15 @@ struct Conv {
   int64_t bias_size, frames, channels, taps, stride, dilation, groups, blocks, width;
 };
 
-// One time step of one layer. Gates in torch's order i, f, g, o.
-struct LstmStep {
-  const float* gates;   // [batch][4 * hidden] W_ih x + b_ih + b_hh, batch stride gates_batch
+// One layer. Gates in torch's order i, f, g, o; step t reads h[t % 2] and writes h[(t + 1) % 2].
+struct Lstm {
+  const float* gates;   // [batch][frames][4 * hidden]: W_ih x + b_ih + b_hh
   const float* weight;  // from lstm_pack
-  const float* h_in;    // [batch][hidden]
-  float* h_out;         // [batch][hidden]
+  float* h[2];          // [batch][hidden]
   float* c;             // [batch][hidden], updated in place
-  int64_t batch, hidden, gates_batch;
+  float* out;           // [batch][frames][hidden]
+  const float* skip;    // like out, added to it; or null. It may be what out was made of before.
+  int64_t batch, frames, hidden;
 };
 
 struct RvqEncode {
@@ -77,7 +78,7 @@ struct Kernels {
   int64_t (*lstm_blocks)(int64_t hidden);
   int64_t (*lstm_packed_size)(int64_t hidden);
   void (*lstm_pack)(const float* weight, int64_t hidden, float* packed);
-  void (*lstm_step)(const LstmStep&, int64_t block_begin, int64_t block_end);
+  void (*lstm_step)(const Lstm&, int64_t step, int64_t block);
 
   // rvq_encode.cpp: one stage's codebook [codewords][features] -> packed; rows are (batch, frame)
   int64_t (*rvq_packed_size)(int64_t codewords, int64_t features);
@@ -86,7 +87,7 @@ struct Kernels {
   void (*rvq_encode)(const RvqEncode&, int64_t row_begin, int64_t row_end, float* scratch);
 
   // rvq_decode.cpp
-  void (*rvq_decode)(const RvqDecode&, int64_t row_begin, int64_t row_end);
+  void (*rvq_decode)(const RvqDecode&, int64_t batch, int64_t frame_begin, int64_t frame_end);
 
   // group_norm.cpp
   void (*moments)(const float* x, int64_t count, double* sum, double* square);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "isa.h"
+#include "relay.h"
 
 using fastcodec::Activation;
 using fastcodec::Conv;
@@ -137,8 +138,8 @@ struct SnakeParameters {
 // Runs p over all of s: tiles of frames where there are enough of them, else panels of columns.
 void run_conv(Conv p, const Signal& s, const Prologue& prologue) {
   const Kernels& k = table();
-  const int64_t flops =
-      2 * s.batch * p.frames * p.blocks * p.width * p.taps * p.channels / p.groups;
+  const int64_t weights = p.blocks * p.width * p.taps * p.channels / p.groups;
+  const int64_t flops = 2 * weights * std::max(s.batch * p.frames, kWeightUses);
   const int64_t span = (p.taps - 1) * p.dilation + 1;
   const int64_t tile =
       std::clamp<int64_t>(kTileFloats / (p.stride * p.channels), 48, 2048) / 12 * 12;
@@ -390,26 +391,24 @@ std::tuple<Tensor, Tensor, Tensor> lstm(Tensor x, Tensor h, Tensor c, Tensor wei
     p.weight = data(own) + l * size, p.bias = bias.data(), p.out = gates.data(),
     p.frames = s.frames;
     run_conv(p, from, {Activation::kNone});
-    for (int64_t t = 0; t < s.frames; ++t) {
-      fastcodec::LstmStep step = {gates.data() + t * gates_size,
-                                  data(own) + l * size + input_size,
-                                  data(h_out) + l * state,
-                                  h_next.data(),
-                                  data(c_out) + l * state,
-                                  s.batch,
-                                  hidden,
-                                  s.frames * gates_size};
-      parallel(blocks, 2 * hidden * gates_size * std::max(s.batch, kWeightUses),
-               [&](int64_t first, int64_t last) { k.lstm_step(step, first, last); });
-      std::copy(h_next.begin(), h_next.end(), data(h_out) + l * state);
-      const bool last_layer = l + 1 == layers;
-      for (int64_t b = 0; b < s.batch; ++b) {
-        const int64_t at = (b * s.frames + t) * hidden;
-        for (int64_t u = 0; u < hidden; ++u) {
-          data(out)[at + u] = h_next[b * hidden + u] + (skip && last_layer ? input[at + u] : 0.0f);
-        }
+    const bool add = skip && l + 1 == layers;
+    const fastcodec::Lstm layer = {gates.data(),
+                                   data(own) + l * size + input_size,
+                                   {data(h_out) + l * state, h_next.data()},
+                                   data(c_out) + l * state,
+                                   data(out),
+                                   add ? input : nullptr,
+                                   s.batch,
+                                   s.frames,
+                                   hidden};
+    fastcodec::Relay relay(s.frames, blocks, torch::stable::get_num_threads());
+    const int64_t flops = 2 * hidden * gates_size * std::max(s.batch, kWeightUses) * s.frames;
+    parallel(relay.count(), flops, [&](int64_t first, int64_t last) {
+      for (int64_t share = first; share < last; ++share) {
+        relay.run(share, [&](int64_t t, int64_t block) { k.lstm_step(layer, t, block); });
       }
-    }
+    });
+    if (s.frames % 2 == 1) std::copy(h_next.begin(), h_next.end(), data(h_out) + l * state);
   }
   return {out, h_out, c_out};
 }
@@ -488,8 +487,14 @@ Tensor rvq_decode(Tensor codes, Tensor codebooks) {
   Tensor out = empty_time_major(batch, features, frames);
   const fastcodec::RvqDecode p = {index,     by_batch, by_stage, by_frame, data(codebooks),
                                   data(out), frames,   features, words,    stages};
-  parallel(batch * frames, batch * frames * stages * features,
-           [&](int64_t first, int64_t last) { table().rvq_decode(p, first, last); });
+  constexpr int64_t kBlock = 32;
+  const int64_t blocks = (frames + kBlock - 1) / kBlock;
+  parallel(batch * blocks, batch * frames * stages * features, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t begin = i % blocks * kBlock;
+      table().rvq_decode(p, i / blocks, begin, std::min(begin + kBlock, frames));
+    }
+  });
   return out;
 }
 

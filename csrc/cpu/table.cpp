@@ -16,12 +16,12 @@ void prologue(const Prologue&, const float*, int64_t, int64_t, int64_t, int64_t,
 int64_t lstm_blocks(int64_t);
 int64_t lstm_packed_size(int64_t);
 void lstm_pack(const float*, int64_t, float*);
-void lstm_step(const LstmStep&, int64_t, int64_t);
+void lstm_step(const Lstm&, int64_t, int64_t);
 int64_t rvq_packed_size(int64_t, int64_t);
 void rvq_pack(const float*, int64_t, int64_t, float*);
 int64_t rvq_scratch_size(int64_t, int64_t);
 void rvq_encode(const RvqEncode&, int64_t, int64_t, float*);
-void rvq_decode(const RvqDecode&, int64_t, int64_t);
+void rvq_decode(const RvqDecode&, int64_t, int64_t, int64_t);
 void moments(const float*, int64_t, double*, double*);
 void affine(const float*, const float*, const float*, int64_t, int64_t, float*);
 

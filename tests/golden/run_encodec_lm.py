@@ -36,10 +36,13 @@ def run(case: Case, state: Mapping[str, Tensor], codes: Codes, checks: Checks) -
     first = codes.tokens[0, :, : case.entry["segment_frames"][0]].numpy()
     for model in models:
         checks.floats("pdf", _predicted(model, first, case.arrays["pdf"].shape[0]))
-    _one_call(case, lm, first, checks)
-    _distributions(case, checks)
-    _stored_stream(case, first, checks)
-    _container(case, codes, models, checks)
+    if checks.has("pdf_one_call"):
+        _one_call(case, lm, first, checks)
+    if checks.has("cdf"):
+        _distributions(case, checks)
+    if checks.has("ecdc", "ecdc_lm"):
+        _stored_stream(case, first, checks)
+        _container(case, codes, models, checks)
 
 
 def _predicted(
