@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from .backends import threads
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("FASTCODEC_SHARED", ROOT.parent / "shared"))
@@ -15,6 +18,13 @@ SHARED = Path(os.environ.get("FASTCODEC_SHARED", ROOT.parent / "shared"))
 # server fails at the desk.
 settings.register_profile("fastcodec", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("fastcodec")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For small shapes: on a busy machine two threads wait for each other more than they work."""
+    with threads(1):
+        yield
 
 
 @pytest.fixture(scope="session")

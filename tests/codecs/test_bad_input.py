@@ -19,6 +19,8 @@ from fastcodec.codecs.encodec import Encodec, transformers_name
 
 from .. import nets
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @functools.cache
 def small() -> Encodec:

@@ -24,7 +24,7 @@ from .. import nets
 from ..backends import needs_native, threads
 from ..conftest import SHARED
 
-pytestmark = needs_native
+pytestmark = [needs_native, pytest.mark.usefixtures("one_thread")]
 
 
 def lyra_v2() -> Codec:

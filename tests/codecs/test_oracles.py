@@ -23,7 +23,10 @@ from fastcodec.io.ecdc import read_ecdc, write_ecdc
 from .. import nets, oracles
 from ..golden import compare
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning"),
+]
 
 LENGTHS = (1, 319, 320, 321, 6720)
 TOLERANCE = 1e-4  # of the rms; two float32 implementations differ by about 1e-5

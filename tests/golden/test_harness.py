@@ -21,6 +21,8 @@ from .. import nets
 from . import run_encodec, systems
 from .cases import Case, all_cases
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FILL = """
 import zlib
 import numpy as np

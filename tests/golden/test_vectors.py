@@ -9,7 +9,7 @@ import pytest
 from . import systems
 from .cases import GOLDEN, Case, all_cases
 
-pytestmark = pytest.mark.golden
+pytestmark = [pytest.mark.golden, pytest.mark.usefixtures("one_thread")]
 
 CASES = list(all_cases())
 UNBUILT = [(case, why) for case in CASES if (why := systems.why_not(case)) is not None]

@@ -17,6 +17,8 @@ from fastcodec.layers.streaming import Residual, Sequential, StreamingModule
 from .. import nets
 from ._streaming import PLACES, assert_pushes_equal_forward, pushed, with_random_weights
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FRAMES, BATCH = st.integers(1, 60), st.integers(1, 3)
 ACTIVATIONS = st.sampled_from(
     [Activation(), Activation("elu"), Activation("leaky_relu", 0.3), Activation("snake")]

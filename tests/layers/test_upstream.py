@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,8 @@ from fastcodec.layers.lstm import Lstm
 from fastcodec.layers.norm import GroupNorm
 
 from .. import nets, oracles
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 MODES = {"constant": "zero", "reflect": "reflect", "replicate": "replicate"}
 

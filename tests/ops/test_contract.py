@@ -21,6 +21,8 @@ from fastcodec.ops._op import BACKENDS, _schemas
 from ..backends import needs_native, threads
 from ._examples import BATCHED, LAYOUTS, ODD, Args, in_layout, large, tensors, to_dtype
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 OPS = {op.name: op for op in registry()}
 
 
@@ -335,7 +337,7 @@ def test_codes_out_of_range_are_refused(code: int) -> None:
     codes, books = OPS["rvq_decode"].examples()[0]
     codes = codes.clone()
     codes[1, 2, 3] = code
-    with pytest.raises(RuntimeError, match=f"code {code} is outside -1..63"):
+    with pytest.raises(RuntimeError, match="outside -1..63"):
         OPS["rvq_decode"](codes, books)
 
 
