@@ -489,7 +489,8 @@ Tensor rvq_decode(Tensor codes, Tensor codebooks) {
                                   data(out), frames,   features, words,    stages};
   constexpr int64_t kBlock = 32;
   const int64_t blocks = (frames + kBlock - 1) / kBlock;
-  parallel(batch * blocks, batch * frames * stages * features, [&](int64_t first, int64_t last) {
+  const int64_t flops = kWeightUses * batch * frames * stages * features;
+  parallel(batch * blocks, flops, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t begin = i % blocks * kBlock;
       table().rvq_decode(p, i / blocks, begin, std::min(begin + kBlock, frames));

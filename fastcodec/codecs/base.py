@@ -19,8 +19,6 @@ from fastcodec.layers.streaming import StreamingModule
 Wav = Tensor | np.ndarray
 Progress = Callable[[int, int], None]
 
-TILE_S = 0.4  # a pushed tile: small enough for the caches, long enough to hide the cost of a call
-
 
 @dataclass(frozen=True)
 class CodecInfo:
@@ -62,6 +60,7 @@ class Codec(nn.Module):
     licence: str = ""
     weights_at: str = ""
     drops_tail: bool = False  # encodes only whole frames, as upstream does
+    tile_s: float = 0.4  # of a push inside encode: fits the caches, and hides the cost of a call
 
     @property
     def frame_rate_hz(self) -> float:
@@ -228,7 +227,7 @@ class Codec(nn.Module):
 
     def _tiles(self, length: int, frame: int) -> Iterator[tuple[int, int]]:
         whole = self.encoder.not_streamable_because or self.decoder.not_streamable_because
-        tile = length if whole else max(1, round(TILE_S * self.frame_rate_hz)) * frame
+        tile = length if whole else max(1, round(self.tile_s * self.frame_rate_hz)) * frame
         for begin in range(0, length, tile):
             yield begin, min(begin + tile, length)
 

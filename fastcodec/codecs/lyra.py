@@ -36,6 +36,7 @@ class Lyra(Codec):
     bandwidths_kbps = (3.2, 6.0, 9.2)
     licence, weights_at = "Apache-2.0", "github.com/google/lyra, model_coeffs/*.tflite (a folder)"
     drops_tail = True
+    tile_s = 2.0  # its layers are narrow
 
     def __init__(self, name: str = "lyra_v2") -> None:
         super().__init__()
