@@ -45,7 +45,8 @@ ISAS = {
         "-Wno-maybe-uninitialized",
     ],
 }
-ISA_FREE = ("register", "isa")  # stems compiled once, without -m flags: they run before the choice
+# Stems compiled once, without -m flags: they run before the choice.
+ISA_FREE = ("register", "isa", "glue_conv", "glue_lstm", "glue_norm", "glue_rvq")
 CUDA_ARCHS = "80;86;89;90a;100;120"
 
 

@@ -1,4 +1,4 @@
-// The contract between the torch glue (register.cpp) and the kernels, which are compiled once per
+// The contract between the torch side (glue.h) and the kernels, which are compiled once per
 // instruction set. Kernels take raw pointers, never allocate and never start threads: each works on
 // a range of independent items that the glue hands out. Sizes and strides are in elements; "frame"
 // is a step of a layer's own time axis.

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from fastcodec.codecs import encodec, lyra
-from fastcodec.codecs.base import Codec, CodecInfo, Stream
+from fastcodec.codecs.base import Codec, CodecInfo
+from fastcodec.codecs.stream import Stream
 
 FAMILIES = (encodec, lyra)
 PRECISIONS = ("highest", "high", "medium")

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from fastcodec.codecs import seanet
-from fastcodec.codecs.base import Codec, Progress, checked_finite
+from fastcodec.codecs.base import Codec, Progress
 from fastcodec.codecs.keys import load_tagged, tag
 from fastcodec.codecs.seanet import SeanetConfig
+from fastcodec.codecs.stream import checked_finite
 from fastcodec.codes import Codes
 from fastcodec.io import checkpoints
 from fastcodec.layers.quantize import ResidualQuantizer

@@ -1,0 +1,224 @@
+// conv1d, conv_transpose1d and snake: their torch side.
+#include "glue.h"
+
+namespace fastcodec {
+
+namespace {
+
+struct SnakeParameters {
+  std::vector<float> inverse_beta;
+  Prologue prologue;
+  SnakeParameters(int64_t kind, double slope, const MaybeTensor& alpha, const MaybeTensor& beta,
+                  int64_t channels) {
+    check_vector(alpha, channels, "alpha");
+    check_vector(beta, channels, "beta");
+    prologue = {static_cast<Activation>(kind), data(alpha), nullptr, static_cast<float>(slope)};
+    if (prologue.kind != Activation::kSnake) return;
+    STD_TORCH_CHECK(alpha.has_value(), "fastcodec: snake needs alpha");
+    const float* b = beta.has_value() ? data(beta) : data(alpha);
+    inverse_beta.resize(channels);
+    for (int64_t c = 0; c < channels; ++c) inverse_beta[c] = 1.0f / (b[c] + 1e-9f);
+    prologue.inverse_beta = inverse_beta.data();
+  }
+};
+
+}  // namespace
+
+// Runs p over all of s: tiles of frames where there are enough of them, else panels of columns.
+void run_conv(Conv p, const Signal& s, const Prologue& prologue) {
+  const Kernels& k = table();
+  const int64_t weights = p.blocks * p.width * p.taps * p.channels / p.groups;
+  const int64_t flops = 2 * weights * std::max(s.batch * p.frames, kWeightUses);
+  const int64_t span = (p.taps - 1) * p.dilation + 1;
+  const int64_t tile =
+      std::clamp<int64_t>(kTileFloats / (p.stride * p.channels), 48, 2048) / 12 * 12;
+  const int64_t tiles = (p.frames + tile - 1) / tile, panels = k.conv_panels(p);
+  const bool staged = prologue.kind != Activation::kNone || !s.time_major();
+  const auto run = [&](int64_t batch, int64_t begin, int64_t end, int64_t panel_begin,
+                       int64_t panel_end, const float* at_begin) {
+    Conv q = p;
+    if (staged) {
+      q.x = at_begin - begin * p.stride * p.channels;
+      q.x_batch = 0, q.x_frame = p.channels;
+    }
+    k.conv(q, batch, begin, end, panel_begin, panel_end);
+  };
+  const auto stage_tile = [&](int64_t batch, int64_t begin, int64_t end) -> const float* {
+    if (!staged) return nullptr;
+    const int64_t count = (end - begin - 1) * p.stride + span;
+    float* out = scratch(count * p.channels).data();
+    stage(prologue, s, batch, begin * p.stride, count, out);
+    return out;
+  };
+  p.x = s.x, p.x_batch = s.batch_stride, p.x_frame = s.frame_stride;
+  if (s.batch * tiles >= torch::stable::get_num_threads() || panels == 1) {
+    parallel(s.batch * tiles, flops, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        const int64_t begin = i % tiles * tile, end = std::min(begin + tile, p.frames);
+        run(i / tiles, begin, end, 0, panels, stage_tile(i / tiles, begin, end));
+      }
+    });
+    return;
+  }
+  for (int64_t i = 0; i < s.batch * tiles; ++i) {
+    const int64_t begin = i % tiles * tile, end = std::min(begin + tile, p.frames);
+    const float* x = stage_tile(i / tiles, begin, end);
+    parallel(panels, flops / (s.batch * tiles),
+             [&](int64_t first, int64_t last) { run(i / tiles, begin, end, first, last, x); });
+  }
+}
+
+static const float* packed_or(const MaybeTensor& packed, const Conv& p, const float* weight,
+                              std::vector<float>& own) {
+  const int64_t size = table().conv_packed_size(p);
+  if (packed.has_value()) {
+    check_vector(packed, size, "packed");
+    return data(packed);
+  }
+  own.resize(size);
+  table().conv_pack(p, weight, own.data());
+  return own.data();
+}
+
+static Conv conv1d_shape(const Tensor& weight, int64_t stride, int64_t dilation, int64_t groups) {
+  check_float(weight, "weight");
+  STD_TORCH_CHECK(weight.dim() == 3 && weight.is_contiguous() && stride > 0 && dilation > 0 &&
+                      groups > 0 && weight.size(0) % groups == 0,
+                  "fastcodec: conv1d: weight must be a contiguous [C_out, C_in / groups, k]");
+  Conv p = {};
+  p.channels = weight.size(1) * groups, p.taps = weight.size(2);
+  p.stride = stride, p.dilation = dilation, p.groups = groups;
+  p.blocks = groups, p.width = weight.size(0) / groups, p.bias_size = weight.size(0);
+  return p;
+}
+
+Tensor conv1d_pack(Tensor weight, int64_t groups) {
+  const Conv p = conv1d_shape(weight, 1, 1, groups);
+  Tensor packed = empty_vector(table().conv_packed_size(p));
+  table().conv_pack(p, data(weight), data(packed));
+  return packed;
+}
+
+Tensor conv1d(Tensor x, Tensor weight, MaybeTensor bias, MaybeTensor residual, MaybeTensor alpha,
+              MaybeTensor beta, MaybeTensor packed, int64_t stride, int64_t dilation,
+              int64_t groups, int64_t activation, double slope) {
+  Conv p = conv1d_shape(weight, stride, dilation, groups);
+  const Signal s(x, "conv1d: x");
+  const int64_t span = (p.taps - 1) * dilation + 1, channels_out = weight.size(0);
+  STD_TORCH_CHECK(s.channels == p.channels && s.frames >= span, "fastcodec: conv1d: x must be [B, ",
+                  p.channels, ", T >= ", span, "]");
+  check_vector(bias, channels_out, "conv1d: bias");
+  p.frames = (s.frames - span) / stride + 1;
+  p.bias = data(bias);
+  std::vector<float> own, residual_copy;
+  p.weight = packed_or(packed, p, data(weight), own);
+  if (residual.has_value()) {
+    const Signal r(*residual, "conv1d: residual");
+    STD_TORCH_CHECK(r.batch == s.batch && r.channels == channels_out && r.frames == p.frames,
+                    "fastcodec: conv1d: residual must have the shape of the output");
+    p.residual = dense(r, residual_copy);
+  }
+  Tensor out = empty_time_major(s.batch, channels_out, p.frames);
+  p.out = data(out);
+  run_conv(p, s, SnakeParameters(activation, slope, alpha, beta, s.channels).prologue);
+  return out;
+}
+
+// A transposed convolution, each output of which sees all its inputs, is a convolution with
+// stride * C_out columns over windows of ceil(k / stride) frames: column p * C_out + n of frame t
+// is output channel n at sample t * stride + p. Where k is no multiple of stride some taps are
+// zero.
+static Conv transposed_shape(const Tensor& weight, int64_t stride, int64_t groups) {
+  check_float(weight, "weight");
+  STD_TORCH_CHECK(
+      weight.dim() == 3 && weight.is_contiguous() && stride > 0 && groups > 0 &&
+          weight.size(0) % groups == 0,
+      "fastcodec: conv_transpose1d: weight must be a contiguous [C_in, C_out / groups, k]");
+  Conv p = {};
+  p.channels = weight.size(0), p.taps = (weight.size(2) + stride - 1) / stride;
+  p.stride = 1, p.dilation = 1, p.groups = groups;
+  p.blocks = groups == 1 ? 1 : stride * groups;
+  p.width = groups == 1 ? stride * weight.size(1) : weight.size(1);
+  p.bias_size = weight.size(1) * groups;
+  return p;
+}
+
+static std::vector<float> as_convolution(const Tensor& weight, const Conv& p, int64_t stride) {
+  const int64_t width = weight.size(1), k = weight.size(2), channels = p.channels / p.groups;
+  const float* w = data(weight);
+  std::vector<float> out(stride * p.groups * width * channels * p.taps, 0.0f);
+  float* to = out.data();
+  for (int64_t phase = 0; phase < stride; ++phase) {
+    for (int64_t g = 0; g < p.groups; ++g) {
+      for (int64_t n = 0; n < width; ++n) {
+        for (int64_t c = 0; c < channels; ++c) {
+          for (int64_t tap = 0; tap < p.taps; ++tap, ++to) {
+            const int64_t from = phase + (p.taps - 1 - tap) * stride;
+            if (from < k) *to = w[((g * channels + c) * width + n) * k + from];
+          }
+        }
+      }
+    }
+  }
+  return out;
+}
+
+Tensor conv_transpose1d_pack(Tensor weight, int64_t stride, int64_t groups) {
+  const Conv p = transposed_shape(weight, stride, groups);
+  Tensor packed = empty_vector(table().conv_packed_size(p));
+  table().conv_pack(p, as_convolution(weight, p, stride).data(), data(packed));
+  return packed;
+}
+
+Tensor conv_transpose1d(Tensor x, Tensor weight, MaybeTensor bias, MaybeTensor alpha,
+                        MaybeTensor beta, MaybeTensor packed, int64_t stride, int64_t groups,
+                        int64_t activation, double slope) {
+  Conv p = transposed_shape(weight, stride, groups);
+  const Signal s(x, "conv_transpose1d: x");
+  STD_TORCH_CHECK(s.channels == p.channels && s.frames >= p.taps,
+                  "fastcodec: conv_transpose1d: x must be [B, ", p.channels, ", T >= ", p.taps,
+                  "]");
+  check_vector(bias, p.bias_size, "conv_transpose1d: bias");
+  p.frames = s.frames - p.taps + 1;
+  p.bias = data(bias);
+  std::vector<float> own;
+  p.weight = packed.has_value()
+                 ? packed_or(packed, p, nullptr, own)
+                 : packed_or(packed, p, as_convolution(weight, p, stride).data(), own);
+  Tensor out = empty_time_major(s.batch, p.bias_size, p.frames * stride);
+  p.out = data(out);
+  run_conv(p, s, SnakeParameters(activation, slope, alpha, beta, s.channels).prologue);
+  return out;
+}
+
+Tensor snake(Tensor x, Tensor alpha, MaybeTensor beta) {
+  const Signal s(x, "snake: x");
+  const SnakeParameters p(static_cast<int64_t>(Activation::kSnake), 0, alpha, beta, s.channels);
+  const int64_t flops = 20 * s.batch * s.channels * s.frames;
+  if (s.time_major()) {
+    constexpr int64_t kTile = 256;
+    Tensor out = empty_time_major(s.batch, s.channels, s.frames);
+    const int64_t tiles = (s.frames + kTile - 1) / kTile;
+    parallel(s.batch * tiles, flops, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        const int64_t b = i / tiles, t = i % tiles * kTile;
+        stage(p.prologue, s, b, t, std::min(kTile, s.frames - t),
+              data(out) + (b * s.frames + t) * s.channels);
+      }
+    });
+    return out;
+  }
+  Tensor out = empty({s.batch, s.channels, s.frames}, {s.channels * s.frames, s.frames, 1});
+  parallel(s.batch * s.channels, flops, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t b = i / s.channels, c = i % s.channels;
+      const Prologue one = {Activation::kSnake, p.prologue.alpha + c, p.prologue.inverse_beta + c,
+                            0};
+      table().prologue(one, s.x + b * s.batch_stride + c * s.channel_stride, 1, 1, s.frames, 1,
+                       data(out) + i * s.frames);
+    }
+  });
+  return out;
+}
+
+}  // namespace fastcodec
