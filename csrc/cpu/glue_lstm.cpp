@@ -65,14 +65,14 @@ std::tuple<Tensor, Tensor, Tensor> lstm(Tensor x, Tensor h, Tensor c, Tensor wei
     run_conv(p, from, {Activation::kNone});
     const bool add = skip && l + 1 == layers;
     const Lstm layer = {gates.data(),
-                                   data(own) + l * size + input_size,
-                                   {data(h_out) + l * state, h_next.data()},
-                                   data(c_out) + l * state,
-                                   data(out),
-                                   add ? input : nullptr,
-                                   s.batch,
-                                   s.frames,
-                                   hidden};
+                        data(own) + l * size + input_size,
+                        {data(h_out) + l * state, h_next.data()},
+                        data(c_out) + l * state,
+                        data(out),
+                        add ? input : nullptr,
+                        s.batch,
+                        s.frames,
+                        hidden};
     Relay relay(s.frames, blocks, torch::stable::get_num_threads());
     const int64_t flops = 2 * hidden * gates_size * std::max(s.batch, kWeightUses) * s.frames;
     parallel(relay.count(), flops, [&](int64_t first, int64_t last) {
