@@ -46,7 +46,8 @@ ISAS = {
     ],
 }
 # Stems compiled once, without -m flags: they run before the choice.
-ISA_FREE = ("register", "isa", "glue_conv", "glue_lstm", "glue_norm", "glue_rvq")
+GLUE = ("glue_attention", "glue_conv", "glue_lstm", "glue_norm", "glue_pointwise", "glue_rvq")
+ISA_FREE = ("register", "isa", *GLUE)
 CUDA_ARCHS = "80;86;89;90a;100;120"
 
 

@@ -1,7 +1,7 @@
 """Neural audio codecs with custom kernels: upstream's codes, whatever the batch or chunking."""
 
-from fastcodec.codecs import Codec, CodecInfo, Stream, load, models
-from fastcodec.codes import Codes
+from fastcodec.codecs import Codec, CodecInfo, Stream, convert, load, models
+from fastcodec.codes import Codes, batch, join
 from fastcodec.errors import BackendError, FormatError, WeightsError
 from fastcodec.files import read_codes, save_codes
 from fastcodec.ops import use_backend
@@ -16,6 +16,9 @@ __all__ = [
     "FormatError",
     "Stream",
     "WeightsError",
+    "batch",
+    "convert",
+    "join",
     "load",
     "models",
     "read_codes",

@@ -97,7 +97,8 @@ def read_codes(
 
 def kbps_of(codes: Codes, codebook_size: int) -> float:
     """Bit rate of the codes as such, without entropy coding, in kbit/s of one signal."""
-    return codes.n_codebooks * math.log2(codebook_size) * codes.frame_rate_hz / 1000
+    tokens = sum(1 / every for every in codes.hold or (1,) * codes.n_codebooks)  # a frame
+    return tokens * math.log2(codebook_size) * codes.frame_rate_hz / 1000
 
 
 def _read(path: Path, lm: checkpoints.Source | None, n_codebooks: int | None) -> Codes:
@@ -116,7 +117,7 @@ def _read_lyra(path: Path, n_codebooks: int | None) -> Codes:
     tokens = torch.from_numpy(lyra_packets.read_lyra(path, n_codebooks))
     sent = tokens[(tokens != ABSENT).any(dim=1)]
     n_samples = torch.tensor([tokens.shape[1] * _LYRA_HOP])
-    return Codes(sent[None], _LYRA_FRAME_RATE_HZ, n_samples, _LYRA_CODEC)
+    return Codes(sent[None], _LYRA_FRAME_RATE_HZ, n_samples, _LYRA_CODEC, hop=_LYRA_HOP)
 
 
 def _read_ecdc(path: Path, lm: checkpoints.Source | None) -> Codes:

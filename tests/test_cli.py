@@ -23,7 +23,7 @@ from fastcodec.io import audio
 
 from . import tame
 
-COMMANDS = ("encode", "decode", "info", "models", "doctor", "demo")
+COMMANDS = ("encode", "decode", "convert", "info", "models", "doctor", "demo")
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -61,7 +61,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 @pytest.fixture
 def weights(encodec_checkpoint: Callable[[str], Path]) -> list[object]:
     """The options that give encodec_24khz its weights."""
-    return ["--weights", encodec_checkpoint("encodec_24khz")]
+    return ["--weights", encodec_checkpoint("encodec_24khz"), "--codec", "encodec_24khz"]
 
 
 def _speech(path: Path, seconds: float = 0.5, rate_hz: int = 16_000, channels: int = 1) -> Path:
@@ -283,9 +283,11 @@ def test_help_and_version(run: Run) -> None:
 
 
 def test_models(run: Run) -> None:
-    rows = _json(run, "models")
+    said = _json(run, "models")
+    rows = said["presets"]
     names = [row["name"] for row in rows]
     assert names == [model.name for model in fastcodec.models()]
+    assert run("models", "--names")[1].split() == names
     assert {"encodec_24khz", "encodec_48khz", "lyra_v2"} <= set(names)
     row = rows[names.index("encodec_48khz")]
     assert (row["sample_rate_hz"], row["channels"], row["streamable"]) == (48_000, 2, False)

@@ -15,8 +15,6 @@ namespace {
 
 using fastcodec::Conv;
 
-constexpr int64_t kDotLanes = 16;  // partial sums of a dot, whatever the register width
-
 enum class Form { kDense, kDot, kDepthwise };
 
 int64_t group_channels(const Conv& p) { return p.channels / p.groups; }
@@ -31,7 +29,7 @@ Form form(const Conv& p) {
   if (group_channels(p) == 1 && p.width == 1 && p.blocks == p.groups && p.groups > 1) {
     return Form::kDepthwise;
   }
-  if (p.blocks == 1 && p.width <= 2 && p.channels % kDotLanes == 0) return Form::kDot;
+  if (p.blocks == 1 && p.width <= 2 && p.channels % kSums == 0) return Form::kDot;
   return Form::kDense;
 }
 
@@ -90,15 +88,8 @@ void dense_panel(const Conv& p, int64_t batch, int64_t begin, int64_t end, int64
   }
 }
 
-float tree_sum(float (&t)[kDotLanes]) {
-  for (int64_t half = kDotLanes / 2; half > 0; half /= 2) {
-    for (int64_t i = 0; i < half; ++i) t[i] += t[i + half];
-  }
-  return t[0];
-}
-
 void dot_frames(const Conv& p, int64_t batch, int64_t begin, int64_t end) {
-  constexpr int kVectors = kDotLanes / kLanes;
+  constexpr int kVectors = kSums / kLanes;
   constexpr int kFrames = 4;  // independent sums, to hide the latency of fma
   const Window w = window(p);
   const int64_t step = p.stride * p.x_frame;
@@ -109,7 +100,7 @@ void dot_frames(const Conv& p, int64_t batch, int64_t begin, int64_t end) {
       V sums[kFrames][kVectors] = {};
       const float* weight = p.weight + n * depth(p);
       for (int64_t s = 0; s < w.segments; ++s) {
-        for (int64_t i = 0; i < w.length; i += kDotLanes, weight += kDotLanes) {
+        for (int64_t i = 0; i < w.length; i += kSums, weight += kSums) {
           for (int f = 0; f < kFrames; ++f) {
             const float* xf = x + (f < frames ? f : 0) * step + s * w.stride + i;
             for (int v = 0; v < kVectors; ++v) {
@@ -119,10 +110,8 @@ void dot_frames(const Conv& p, int64_t batch, int64_t begin, int64_t end) {
         }
       }
       for (int64_t f = 0; f < frames; ++f) {
-        float parts[kDotLanes];
-        for (int v = 0; v < kVectors; ++v) store(parts + v * kLanes, sums[f][v]);
         const int64_t at = (batch * p.frames + t + f) * p.width + n;
-        float y = tree_sum(parts) + (p.bias != nullptr ? p.bias[n % p.bias_size] : 0.0f);
+        float y = tree_sum(sums[f]) + (p.bias != nullptr ? p.bias[n % p.bias_size] : 0.0f);
         if (p.residual != nullptr) y += p.residual[at];
         p.out[at] = y;
       }

@@ -113,6 +113,14 @@ inline const float* dense(const Signal& s, std::vector<float>& copy) {
   return copy.data();
 }
 
+// An activation's parameters from the arguments of its op.
+struct Parameters {
+  std::vector<float> inverse_beta;
+  Prologue prologue;
+  Parameters(int64_t kind, double slope, const MaybeTensor& alpha, const MaybeTensor& beta,
+             int64_t channels);
+};
+
 // Runs p over all of s, through the activation: the convolution behind three ops.
 void run_conv(Conv p, const Signal& s, const Prologue& prologue);
 
@@ -125,6 +133,9 @@ Tensor conv_transpose1d_pack(Tensor weight, int64_t stride, int64_t groups);
 Tensor conv_transpose1d(Tensor x, Tensor weight, MaybeTensor bias, MaybeTensor alpha,
                         MaybeTensor beta, MaybeTensor packed, int64_t stride, int64_t groups,
                         int64_t activation, double slope);
+Tensor activation(Tensor x, int64_t kind, double slope);
+Tensor attention(Tensor q, Tensor k, Tensor v, Tensor first, Tensor last, int64_t heads,
+                 double scale);
 Tensor snake(Tensor x, Tensor alpha, MaybeTensor beta);
 Tensor lstm_pack(Tensor weight_ih, Tensor weight_hh);
 std::tuple<Tensor, Tensor, Tensor> lstm(Tensor x, Tensor h, Tensor c, Tensor weight_ih,

@@ -1,28 +1,7 @@
-// conv1d, conv_transpose1d and snake: their torch side.
+// conv1d and conv_transpose1d: their torch side.
 #include "glue.h"
 
 namespace fastcodec {
-
-namespace {
-
-struct SnakeParameters {
-  std::vector<float> inverse_beta;
-  Prologue prologue;
-  SnakeParameters(int64_t kind, double slope, const MaybeTensor& alpha, const MaybeTensor& beta,
-                  int64_t channels) {
-    check_vector(alpha, channels, "alpha");
-    check_vector(beta, channels, "beta");
-    prologue = {static_cast<Activation>(kind), data(alpha), nullptr, static_cast<float>(slope)};
-    if (prologue.kind != Activation::kSnake) return;
-    STD_TORCH_CHECK(alpha.has_value(), "fastcodec: snake needs alpha");
-    const float* b = beta.has_value() ? data(beta) : data(alpha);
-    inverse_beta.resize(channels);
-    for (int64_t c = 0; c < channels; ++c) inverse_beta[c] = 1.0f / (b[c] + 1e-9f);
-    prologue.inverse_beta = inverse_beta.data();
-  }
-};
-
-}  // namespace
 
 // Runs p over all of s: tiles of frames where there are enough of them, else panels of columns.
 void run_conv(Conv p, const Signal& s, const Prologue& prologue) {
@@ -120,7 +99,7 @@ Tensor conv1d(Tensor x, Tensor weight, MaybeTensor bias, MaybeTensor residual, M
   }
   Tensor out = empty_time_major(s.batch, channels_out, p.frames);
   p.out = data(out);
-  run_conv(p, s, SnakeParameters(activation, slope, alpha, beta, s.channels).prologue);
+  run_conv(p, s, Parameters(activation, slope, alpha, beta, s.channels).prologue);
   return out;
 }
 
@@ -187,37 +166,7 @@ Tensor conv_transpose1d(Tensor x, Tensor weight, MaybeTensor bias, MaybeTensor a
                  : packed_or(packed, p, as_convolution(weight, p, stride).data(), own);
   Tensor out = empty_time_major(s.batch, p.bias_size, p.frames * stride);
   p.out = data(out);
-  run_conv(p, s, SnakeParameters(activation, slope, alpha, beta, s.channels).prologue);
-  return out;
-}
-
-Tensor snake(Tensor x, Tensor alpha, MaybeTensor beta) {
-  const Signal s(x, "snake: x");
-  const SnakeParameters p(static_cast<int64_t>(Activation::kSnake), 0, alpha, beta, s.channels);
-  const int64_t flops = 20 * s.batch * s.channels * s.frames;
-  if (s.time_major()) {
-    constexpr int64_t kTile = 256;
-    Tensor out = empty_time_major(s.batch, s.channels, s.frames);
-    const int64_t tiles = (s.frames + kTile - 1) / kTile;
-    parallel(s.batch * tiles, flops, [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) {
-        const int64_t b = i / tiles, t = i % tiles * kTile;
-        stage(p.prologue, s, b, t, std::min(kTile, s.frames - t),
-              data(out) + (b * s.frames + t) * s.channels);
-      }
-    });
-    return out;
-  }
-  Tensor out = empty({s.batch, s.channels, s.frames}, {s.channels * s.frames, s.frames, 1});
-  parallel(s.batch * s.channels, flops, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      const int64_t b = i / s.channels, c = i % s.channels;
-      const Prologue one = {Activation::kSnake, p.prologue.alpha + c, p.prologue.inverse_beta + c,
-                            0};
-      table().prologue(one, s.x + b * s.batch_stride + c * s.channel_stride, 1, 1, s.frames, 1,
-                       data(out) + i * s.frames);
-    }
-  });
+  run_conv(p, s, Parameters(activation, slope, alpha, beta, s.channels).prologue);
   return out;
 }
 

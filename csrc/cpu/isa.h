@@ -9,9 +9,19 @@
 namespace fastcodec {
 
 // Values of the ops' `activation` argument (fastcodec/ops/conv1d.py: ACTIVATIONS).
-enum class Activation : int64_t { kNone = 0, kElu = 1, kLeakyRelu = 2, kSnake = 3 };
+enum class Activation : int64_t {
+  kNone = 0,
+  kElu = 1,
+  kLeakyRelu = 2,
+  kSnake = 3,
+  kGelu = 4,
+  kSilu = 5,
+  kTanh = 6,
+  kSigmoid = 7
+};
 
-// ELU, or max(x, slope x), or x + sin^2(alpha x) * inverse_beta with one pair a channel.
+// An activation's parameters: leaky ReLU is max(x, slope x), snake x + sin^2(alpha x) *
+// inverse_beta with one pair a channel.
 struct Prologue {
   Activation kind;
   const float* alpha;
@@ -60,6 +70,16 @@ struct RvqDecode {
   int64_t frames, features, codewords, stages;
 };
 
+// Strides are between batches and frames; features and the heads' runs of them are adjacent.
+struct Attention {
+  const float *q, *k, *v;  // [batch][frames or keys][heads or kv_heads * features]
+  int64_t q_batch, q_frame, k_batch, k_frame, v_batch, v_frame;
+  const int64_t *first, *last;  // [frames]: the span of keys of a query
+  float* out;                   // [batch][frames][heads * features]
+  int64_t frames, keys, heads, kv_heads, features;
+  float scale;
+};
+
 struct Kernels {
   const char* name;
 
@@ -70,7 +90,7 @@ struct Kernels {
   void (*conv)(const Conv&, int64_t batch, int64_t frame_begin, int64_t frame_end,
                int64_t panel_begin, int64_t panel_end);
 
-  // snake.cpp: out [frames][channels] = activation of x
+  // activation.cpp: out [frames][channels] = activation of x
   void (*prologue)(const Prologue&, const float* x, int64_t channel_stride, int64_t frame_stride,
                    int64_t frames, int64_t channels, float* out);
 
@@ -93,6 +113,10 @@ struct Kernels {
   void (*moments)(const float* x, int64_t count, double* sum, double* square);
   void (*affine)(const float* x, const float* scale, const float* shift, int64_t frames,
                  int64_t channels, float* out);
+
+  // attention.cpp: scratch of as many floats as the longest span has keys, rounded up to 16
+  void (*attention)(const Attention&, int64_t batch, int64_t head, int64_t frame_begin,
+                    int64_t frame_end, float* scratch);
 };
 
 // The table in use, or null where the processor runs none of them or FASTCODEC_ISA=reference.

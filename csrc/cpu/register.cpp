@@ -11,6 +11,9 @@ extern "C" __attribute__((visibility("default"))) const char* fastcodec_schemas(
          "Tensor? beta=None, Tensor? packed=None, SymInt stride=1, SymInt groups=1, "
          "SymInt activation=0, float slope=0.0) -> Tensor\n"
          "conv_transpose1d_pack(Tensor weight, SymInt stride=1, SymInt groups=1) -> Tensor\n"
+         "activation(Tensor x, SymInt kind, float slope=0.0) -> Tensor\n"
+         "attention(Tensor q, Tensor k, Tensor v, Tensor first, Tensor last, SymInt heads, "
+         "float scale) -> Tensor\n"
          "snake(Tensor x, Tensor alpha, Tensor? beta=None) -> Tensor\n"
          "lstm(Tensor x, Tensor h, Tensor c, Tensor weight_ih, Tensor weight_hh, Tensor bias_ih, "
          "Tensor bias_hh, Tensor? packed=None, bool skip=False) -> (Tensor, Tensor, Tensor)\n"
@@ -26,6 +29,8 @@ STABLE_TORCH_LIBRARY_IMPL(fastcodec, CPU, m) {
   m.impl("conv1d_pack", TORCH_BOX(&fastcodec::conv1d_pack));
   m.impl("conv_transpose1d", TORCH_BOX(&fastcodec::conv_transpose1d));
   m.impl("conv_transpose1d_pack", TORCH_BOX(&fastcodec::conv_transpose1d_pack));
+  m.impl("activation", TORCH_BOX(&fastcodec::activation));
+  m.impl("attention", TORCH_BOX(&fastcodec::attention));
   m.impl("snake", TORCH_BOX(&fastcodec::snake));
   m.impl("lstm", TORCH_BOX(&fastcodec::lstm));
   m.impl("lstm_pack", TORCH_BOX(&fastcodec::lstm_pack));

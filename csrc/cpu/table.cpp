@@ -24,6 +24,7 @@ void rvq_encode(const RvqEncode&, int64_t, int64_t, float*);
 void rvq_decode(const RvqDecode&, int64_t, int64_t, int64_t);
 void moments(const float*, int64_t, double*, double*);
 void affine(const float*, const float*, const float*, int64_t, int64_t, float*);
+void attention(const Attention&, int64_t, int64_t, int64_t, int64_t, float*);
 
 const Kernels& table() {
   static const Kernels kTable = {FC_STRING(FASTCODEC_ISA_NS),
@@ -42,7 +43,8 @@ const Kernels& table() {
                                  rvq_encode,
                                  rvq_decode,
                                  moments,
-                                 affine};
+                                 affine,
+                                 attention};
   return kTable;
 }
 

@@ -76,28 +76,52 @@ FC_INLINE void store_part(float* p, V x, int n) {
 
 FC_INLINE V zero() { return set(0.0f); }
 
+// Sixteen interleaved sums, whatever the register width, as one: each of the first half plus its
+// partner of the second, and so on.
+constexpr int kSums = 16;
+FC_INLINE float tree_sum(const V (&sums)[kSums / kLanes]) {
+#if defined(__AVX512F__)
+  const __m256 eight =
+      _mm256_add_ps(_mm512_castps512_ps256(sums[0]), _mm512_extractf32x8_ps(sums[0], 1));
+#else
+  const __m256 eight = _mm256_add_ps(sums[0], sums[1]);
+#endif
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+
 // min and max return their second argument where either is NaN: the variable goes second, so that a
 // NaN stays visible.
 
-// exp(x) - 1 for x in [-87, 88], relative error below 2 ulp near zero too:
-// x = n ln2 + r, and 2^n (e^r - 1) + (2^n - 1) keeps the small result of a small x.
-FC_INLINE V expm1_core(V x) {
-  const V n = nearest(x * set(1.44269504088896341f));
-  V r = fma(n, set(-0.693145751953125f), x);
-  r = fma(n, set(-1.42860682030941723212e-6f), r);
-  V p = set(1.9841270e-4f);  // Taylor, |r| <= 0.347: the next term is below 2^-26 of r
+// x = n ln2 + r with integral n and |r| <= 0.347; e^r - 1, relative error about 1 ulp near zero
+// too.
+FC_INLINE V expm1_reduced(V x, V* n) {
+  *n = nearest(x * set(1.44269504088896341f));
+  V r = fma(*n, set(-0.693145751953125f), x);
+  r = fma(*n, set(-1.42860682030941723212e-6f), r);
+  V p = set(1.9841270e-4f);  // Taylor: the next term is below 2^-26 of r
   p = fma(p, r, set(1.3888889e-3f));
   p = fma(p, r, set(8.3333333e-3f));
   p = fma(p, r, set(4.1666668e-2f));
   p = fma(p, r, set(1.6666667e-1f));
   p = fma(p, r, set(0.5f));
-  p = fma(p * r, r, r);
-  const V scale = pow2(n);
+  return fma(p * r, r, r);
+}
+
+// exp(x) - 1 for x in [-87, 88], relative error below 2 ulp near zero too: 2^n (e^r - 1) +
+// (2^n - 1) keeps the small result of a small x.
+FC_INLINE V expm1_core(V x) {
+  V n;
+  const V p = expm1_reduced(x, &n), scale = pow2(n);
   return fma(scale, p, scale - set(1.0f));
 }
 
-FC_INLINE V exp_clamped(V x) {  // exp(x), x clamped to [-87, 88]
-  return expm1_core(min(set(88.0f), max(set(-87.0f), x))) + set(1.0f);
+// exp(x) for x <= 88, relative error below 2 ulp; what is below -87 gives exp(-87).
+FC_INLINE V exp_small(V x) {
+  V n;
+  const V p = expm1_reduced(max(set(-87.0f), x), &n), scale = pow2(n);
+  return fma(scale, p, scale);
 }
 
 FC_INLINE V elu(V x) {
@@ -106,13 +130,50 @@ FC_INLINE V elu(V x) {
 
 FC_INLINE V leaky_relu(V x, V slope) { return select_gt(x, zero(), x, x * slope); }
 
-FC_INLINE V sigmoid(V x) { return set(1.0f) / (set(1.0f) + exp_clamped(zero() - x)); }
+FC_INLINE V sigmoid(V x) {
+  return set(1.0f) / (set(1.0f) + exp_small(min(set(88.0f), zero() - x)));
+}
 
 // tanh(x) = -e / (2 + e) with e = expm1(-2|x|): no cancellation near zero.
 FC_INLINE V tanh(V x) {
   const V e = expm1_core(max(set(-87.0f), abs(x) * set(-2.0f)));
   const V t = (zero() - e) / (set(2.0f) + e);
   return select_gt(zero(), x, zero() - t, t);
+}
+
+// x sigmoid(x) = x e / (1 + e) for x < 0 with e = exp(x), x / (1 + e) with e = exp(-x) else. The
+// root of e is what stays normal as far as the result does.
+FC_INLINE V silu(V x) {
+  const V a = abs(x);
+  const V root = select_gt(a, set(174.0f), zero(), exp_small(a * set(-0.5f)));
+  const V low = x * root * root, sum = fma(root, root, set(1.0f));
+  return select_gt(x, zero(), x, low) / sum;
+}
+
+// x Phi(x), Phi the normal distribution function (the "exact" GELU), relative error of a few ulp in
+// the tail too: Phi(-|x|) = erfcx(z) exp(-x^2 / 2) / 2 with z = |x| / sqrt 2, and (1 + 2 z)
+// erfcx(z) is a polynomial in (z - 2) / (z + 2) (fitted, error 0.2 ulp up to z = 9.4). exp takes
+// x^2 as a sum of two floats: rounded to one it would lose up to 6 bits. Below x = -13.19 the
+// result is zero, where the exact one is no normal number any more.
+FC_INLINE V gelu(V x) {
+  const V a = min(set(13.2f), abs(x)), z = a * set(0.707106781186547524f);
+  const V q = (z - set(2.0f)) / (z + set(2.0f));
+  V p = set(-4.09541886e-4f);
+  p = fma(p, q, set(-1.24544522e-3f));
+  p = fma(p, q, set(1.3146546e-3f));
+  p = fma(p, q, set(8.64393299e-3f));
+  p = fma(p, q, set(-8.05754034e-3f));
+  p = fma(p, q, set(-5.42073822e-2f));
+  p = fma(p, q, set(1.64054714e-1f));
+  p = fma(p, q, set(-1.66031167e-1f));
+  p = fma(p, q, set(-9.27639488e-2f));
+  p = fma(p, q, set(1.27697839f));
+  const V square = a * a, rest = fma(a, a, zero() - square);
+  const V e = exp_small(square * set(-0.5f));
+  const V gauss = fma(e * set(-0.5f), rest, e);
+  const V tail = set(0.5f) * (p * gauss) / fma(z, set(2.0f), set(1.0f));
+  const V phi = select_gt(abs(x), set(13.19f), zero(), tail);
+  return x * select_gt(x, zero(), set(1.0f) - phi, phi);
 }
 
 // sin(x)^2. The period is pi, so x - n pi needs no quadrant; three-part pi keeps the remainder

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import fastcodec
-from fastcodec.cli import decode, demo, encode, reports
+from fastcodec.cli import convert, decode, demo, encode, models, reports
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,8 +20,9 @@ app = typer.Typer(
 for command in (
     encode.encode,
     decode.decode,
+    convert.convert,
     reports.info,
-    reports.models,
+    models.models,
     reports.doctor,
     demo.demo,
 ):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from torch import Tensor
 
@@ -76,7 +77,8 @@ def decode(
 
     @functools.cache
     def net_of(name: str) -> fastcodec.Codec:
-        return fastcodec.load(name, weights=weights, device=device, precision=precision)
+        known = name in {model.name for model in fastcodec.models()}
+        return fastcodec.load(name if known else None, weights, device, precision)
 
     def work(job: Job, progress: batch.Progress) -> dict[str, Any]:
         codes = files.read_codes(job.source, codec, lm, codebooks)
@@ -123,7 +125,7 @@ def decode_to(
 def _pieces(net: fastcodec.Codec, codes: Codes, progress: batch.Progress) -> Iterator[Tensor]:
     """[C, n] pieces of the one signal in ``codes``; together its ``n_samples``."""
     n_samples, rate_hz = int(codes.n_samples[0]), net.info.sample_rate_hz
-    if not net.info.streamable:
+    if not net.info.decode_streamable or codes.scale is not None or codes.segment is not None:
         yield net.decode(codes, progress=_in_seconds(progress, n_samples / rate_hz))[0]
         return
     tokens = codes.tokens[..., : net.n_frames(n_samples)]  # a ragged batch's row is filled up
@@ -136,6 +138,8 @@ def _pieces(net: fastcodec.Codec, codes: Codes, progress: batch.Progress) -> Ite
         done += piece.shape[1]
         progress(done / rate_hz, n_samples / rate_hz)
         yield piece
+    if done < n_samples:  # a decoder that gives a little less than its frames: DAC at 16 kHz
+        yield torch.zeros(net.info.channels, n_samples - done)
 
 
 def _in_seconds(progress: batch.Progress, duration_s: float) -> Any:

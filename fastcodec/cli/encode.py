@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +14,7 @@ import fastcodec
 from fastcodec import files
 from fastcodec.cli import batch, options
 from fastcodec.cli.plan import Job, plan
-from fastcodec.codes import Codes
+from fastcodec.codes import Codes, join
 from fastcodec.io import audio
 
 _CHUNK_S = 0.4  # what is pushed at a time: the size of the tiles that the codecs use themselves
@@ -26,8 +25,15 @@ def encode(
         list[Path], typer.Argument(metavar="AUDIO…", help="wav, flac, ogg, mp3 files or folders.")
     ],
     codec: Annotated[
-        str, typer.Option("--codec", "-c", help="A preset; see [bold]fastcodec models[/bold].")
-    ] = "encodec_24khz",
+        str | None,
+        typer.Option(
+            "--codec",
+            "-c",
+            show_default=False,
+            help="A preset; see [bold]fastcodec models[/bold]. Without it: what the weights say "
+            "they are, or encodec_24khz where none are given.",
+        ),
+    ] = None,
     out: options.Out = None,
     file_format: Annotated[
         str | None,
@@ -48,6 +54,7 @@ def encode(
         float | None,
         typer.Option("--kbps", "-b", show_default=False, help="A bit rate, instead of -n."),
     ] = None,
+    segment_s: options.SegmentS = None,
     weights: options.Weights = None,
     lm: options.Lm = None,
     device: options.Device = "cpu",
@@ -69,17 +76,22 @@ def encode(
 
     [cyan]fastcodec encode recordings/ --out codes/ --codec lyra_v2 -w lyra/[/cyan]  → a folder
 
+    [cyan]fastcodec encode talk.wav -w dac-folder/[/cyan]  → a folder saved by transformers
+
     [cyan]fastcodec encode talk.wav --json | jq '.files\\[0].kbps'[/cyan]  → for scripts
     """
     suffix = options.suffix(file_format, out, files.SUFFIXES)
     jobs = plan(inputs, out, audio.SUFFIXES, files.SUFFIXES, suffix, force)
-    for job in jobs:
-        files.check_format(job.target, codec, codebooks)
+    if codec is None and weights is None:
+        codec = "encodec_24khz"
+    if codec is not None:  # before anything is downloaded
+        _check_formats(jobs, codec, codebooks)
     net = fastcodec.load(codec, weights=weights, device=device, precision=precision)
+    _check_formats(jobs, net.info.name, codebooks)
 
     def work(job: Job, progress: batch.Progress) -> dict[str, Any]:
         started = time.perf_counter()
-        codes = encode_file(net, job.source, codebooks, kbps, progress)
+        codes = encode_file(net, job.source, codebooks, kbps, progress, segment_s)
         seconds = time.perf_counter() - started
         job.target.parent.mkdir(parents=True, exist_ok=True)
         files.save_codes(codes, job.target, lm)
@@ -93,7 +105,12 @@ def encode(
             "file_kbps": job.target.stat().st_size * 8e-3 / duration_s,
         }
 
-    batch.run(jobs, work, "encoded", {"codec": codec}, as_json)
+    batch.run(jobs, work, "encoded", {"codec": net.info.name}, as_json)
+
+
+def _check_formats(jobs: Sequence[Job], codec: str, codebooks: int | None) -> None:
+    for job in jobs:
+        files.check_format(job.target, codec, codebooks)
 
 
 def encode_file(
@@ -102,6 +119,7 @@ def encode_file(
     n_codebooks: int | None,
     bandwidth_kbps: float | None,
     progress: batch.Progress,
+    segment_s: float | None = None,
 ) -> Codes:
     """The codes of an audio file, piece by piece where the codec streams."""
     info, header = net.info, audio.probe(path)
@@ -113,7 +131,10 @@ def encode_file(
             n_codebooks,
             bandwidth_kbps,
             progress=lambda done, total: progress(done / rate_hz, total / rate_hz),
+            segment_s=segment_s,
         )
+    if segment_s is not None:
+        raise ValueError(f"--segment-s: {info.name} takes any length as it is; leave it out")
     stream = net.stream(n_codebooks=n_codebooks, bandwidth_kbps=bandwidth_kbps)
     total_s = header.n_samples / header.sample_rate_hz
 
@@ -126,9 +147,7 @@ def encode_file(
             progress(done / rate_hz, total_s)
         yield stream.encode(torch.zeros(1, channels, 0), final=True)
 
-    parts = list(pieces())
-    tokens = torch.cat([part.tokens for part in parts], dim=2)
-    if not tokens.shape[2]:
+    codes = join(list(pieces()))
+    if not codes.tokens.shape[2]:
         raise ValueError(f"{path}: too short for {info.name}, a frame is {info.hop} samples")
-    n_samples = torch.stack([part.n_samples for part in parts]).sum(dim=0)
-    return replace(parts[0], tokens=tokens, n_samples=n_samples)
+    return codes

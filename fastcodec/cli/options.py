@@ -15,8 +15,9 @@ Weights = Annotated[
         "-w",
         metavar="PATH",
         show_default=False,
-        help="The codec's checkpoint (.th, .pt, .bin, .safetensors; for Lyra the folder with its "
-        ".tflite files). Without it: downloaded from the Hugging Face hub, once.",
+        help="The codec's checkpoint (.th, .pt, .pth, .bin, .safetensors), or a folder with one "
+        "and its config; for Lyra the folder with its .tflite files. Without it: downloaded from "
+        "the Hugging Face hub, once.",
     ),
 ]
 Out = Annotated[
@@ -36,6 +37,16 @@ Lm = Annotated[
         metavar="PATH",
         show_default=False,
         help="Weights of EnCodec's language model, for entropy-coded .ecdc files.",
+    ),
+]
+SegmentS = Annotated[
+    float | None,
+    typer.Option(
+        "--segment-s",
+        metavar="SECONDS",
+        show_default=False,
+        help="Of codecs that do not stream: code segments of this length on their own, so that "
+        "memory does not grow with the file.",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 …")]

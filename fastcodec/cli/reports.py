@@ -1,4 +1,4 @@
-"""``fastcodec info``, ``models`` and ``doctor``: what there is, and what works here."""
+"""``fastcodec info`` and ``doctor``: what there is, and what works here."""
 
 from __future__ import annotations
 
@@ -62,37 +62,6 @@ def info(
         console.say_json(facts)
     else:
         _say(facts)
-
-
-def models(as_json: options.Json = False) -> None:
-    """List the codecs: rate, codebooks, bit rates, whether they stream, licence of the weights.
-
-    [bold]Examples[/bold]
-
-    [cyan]fastcodec models[/cyan]
-
-    [cyan]fastcodec models --json | jq -r '.\\[].name'[/cyan]  → the names alone
-    """
-    rows = fastcodec.models()
-    if as_json:
-        console.say_json([asdict(row) for row in rows])
-        return
-    table = console.table(
-        "codec", "Hz", "channels", "frames/s", "codebooks", "kbps", "streams", "licence of weights",
-        right=("Hz", "channels", "frames/s"),
-    )  # fmt: skip
-    for row in rows:
-        table.add_row(
-            row.name,
-            f"{row.sample_rate_hz}",
-            f"{row.channels}",
-            f"{row.frame_rate_hz:g}",
-            f"{row.n_codebooks} × {row.codebook_size}",
-            " ".join(f"{kbps:g}" for kbps in row.bandwidths_kbps),
-            "yes" if row.streamable else "no",
-            Text(row.licence),
-        )
-    console.say_table(table)
 
 
 def doctor(as_json: options.Json = False) -> None:

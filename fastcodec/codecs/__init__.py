@@ -8,16 +8,43 @@ from typing import Any
 
 import torch
 
-from fastcodec.codecs import encodec, lyra
+from fastcodec.codecs import (
+    academicodec,
+    audiodec,
+    dac,
+    encodec,
+    funcodec,
+    hificodec,
+    lyra,
+    mimi,
+    snac,
+    soundstream,
+    speechtokenizer,
+)
 from fastcodec.codecs.base import Codec, CodecInfo
+from fastcodec.codecs.keys import tagged_state
+from fastcodec.codecs.recognise import build_checked, recognise, spec_of
 from fastcodec.codecs.stream import Stream
+from fastcodec.io import model_file
 
-FAMILIES = (encodec, lyra)
+FAMILIES = (
+    soundstream,
+    lyra,
+    encodec,
+    audiodec,
+    academicodec,
+    hificodec,
+    speechtokenizer,
+    dac,
+    funcodec,
+    mimi,
+    snac,
+)
 PRECISIONS = ("highest", "high", "medium")
 
 
 def load(
-    name: str,
+    name: str | None = None,
     weights: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
     precision: str = "highest",
@@ -25,10 +52,12 @@ def load(
     """A codec with its weights, in evaluation mode.
 
     Args:
-        name: a preset, see ``fastcodec.models()``
-        weights: path of upstream's checkpoint (.th, .pt, .bin, .safetensors; for Lyra a folder of
-            .tflite files), a mapping of upstream's names to tensors, or None: downloaded from the
-            Hugging Face hub, once
+        name: a preset, see ``fastcodec.models()``, or None where the weights say themselves what
+            they are: a file of ``fastcodec convert``, a folder of transformers, SNAC,
+            SpeechTokenizer, HiFi-Codec or FunCodec with its config, a checkpoint of DAC
+        weights: path of upstream's checkpoint (.th, .pt, .pth, .pkl, .ckpt, .bin, .safetensors; for
+            Lyra a folder of .tflite files), a mapping of upstream's names to tensors, or None:
+            downloaded from the Hugging Face hub, once
         device: where to run
         precision: the least accuracy you accept, in torch's words: "highest" is float32, "high"
             about 1e-5, "medium" bfloat16 operands. What has no faster form yet runs in float32.
@@ -37,17 +66,40 @@ def load(
         ValueError: no such preset or precision
         WeightsError: the checkpoint is unreadable, unsafe or does not fit; all keys are listed
     """
-    family = next((f for f in FAMILIES if name in f.PRESETS), None)
-    if family is None:
-        names = ", ".join(preset for f in FAMILIES for preset in f.PRESETS)
-        raise ValueError(f"load: there is no codec {name!r}; known: {names}")
     if precision not in PRECISIONS:
         raise ValueError(
             f"load: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
         )
-    codec = family.build(name)
+    if name is not None:
+        codec = _family(name).build(name)
+    elif isinstance(weights, str | os.PathLike):
+        codec = _recognised(weights)
+    else:
+        raise ValueError("load: give the name of a preset, or the path of weights that say theirs")
     codec.load_weights(weights)
-    return codec.eval().requires_grad_(False).to(device)
+    ready: Codec = codec.eval().requires_grad_(False).to(device)
+    return ready
+
+
+def convert(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], name: str | None = None
+) -> CodecInfo:
+    """Write a checkpoint as safetensors with the spec inside, which ``load`` needs no name for.
+
+    Args:
+        source: as ``weights`` of ``load``
+        target: path of the .safetensors file, written whole or not at all
+        name: preset, where the source does not say what it is
+
+    Raises:
+        ValueError: target has another suffix, or codec without parameters to write (Lyra's int8)
+        WeightsError: as ``load``
+    """
+    if not os.fspath(target).lower().endswith(".safetensors"):
+        raise ValueError(f"convert: the target must be a .safetensors file, got {target}")
+    codec = load(name, source)
+    model_file.write(target, spec_of(codec, FAMILIES), tagged_state(codec))
+    return codec.info
 
 
 def models() -> list[CodecInfo]:
@@ -56,4 +108,21 @@ def models() -> list[CodecInfo]:
         return [family.build(name).info for family in FAMILIES for name in family.PRESETS]
 
 
-__all__ = ["Codec", "CodecInfo", "Stream", "load", "models"]
+def _family(name: str) -> Any:
+    for family in FAMILIES:
+        if name in family.PRESETS:
+            return family
+    names = ", ".join(preset for f in FAMILIES for preset in f.PRESETS)
+    raise ValueError(f"load: there is no codec {name!r}; known: {names}")
+
+
+def _recognised(weights: str | os.PathLike[str]) -> Codec:
+    """The net that a checkpoint says it is of."""
+    family, name, config = recognise(weights, FAMILIES)
+    if config == family.PRESETS.get(name):
+        preset: Codec = family.build(name)
+        return preset
+    return build_checked(family, name, config, weights)
+
+
+__all__ = ["Codec", "CodecInfo", "Stream", "convert", "load", "models"]

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fastcodec import _native, ops
+from fastcodec.codecs.keys import load_tagged
 from fastcodec.codecs.stream import Stream, Wav, below_autograd, checked_finite
-from fastcodec.codes import ABSENT, Codes
-from fastcodec.layers.quantize import ResidualQuantizer
+from fastcodec.codes import ABSENT, Codes, batch
+from fastcodec.errors import WeightsError
+from fastcodec.io import checkpoints, model_file
+from fastcodec.io.checkpoints import State
+from fastcodec.layers.quantize import Quantizer
 from fastcodec.layers.streaming import StreamingModule
+
+Weights = str | os.PathLike[str] | Mapping[str, Any]
 
 Progress = Callable[[int, int], None]
 
@@ -22,6 +31,8 @@ Progress = Callable[[int, int], None]
 class CodecInfo:
     """Facts of a codec. ``latency`` counts samples of look-ahead on top of the frame itself.
 
+    ``kbps`` is the bit rate of all codebooks. ``streamable`` means both ways; where only ``encode``
+    needs whole signals, ``decode_streamable`` is true nevertheless.
     ``invariant`` says whether the codes here are bit-identical for any batch, padding, chunking and
     number of threads: true where the CPU kernels serve every op (torch's own convolutions choose
     their algorithm by shape).
@@ -34,8 +45,10 @@ class CodecInfo:
     hop: int
     n_codebooks: int
     codebook_size: int
+    kbps: float
     bandwidths_kbps: tuple[float, ...]
     streamable: bool
+    decode_streamable: bool
     not_streamable_because: str | None
     latency: int
     parameters: int
@@ -45,11 +58,16 @@ class CodecInfo:
 
 
 class Codec(nn.Module):
-    """encoder -> residual quantizer -> decoder. Made by ``fastcodec.load``."""
+    """encoder -> residual quantizer -> decoder. Made by ``fastcodec.load``.
+
+    A family sets the attributes, and overrides what is its own of ``_encode_batch``,
+    ``_decode_batch``, ``_decode_tokens``, ``n_frames`` and of the steps of ``load_weights``.
+    """
 
     encoder: StreamingModule
     decoder: StreamingModule
-    quantizer: ResidualQuantizer
+    quantizer: Quantizer
+    config: Any = None  # a frozen dataclass, the family's CONFIG
     name: str
     sample_rate_hz: int
     channels: int = 1
@@ -58,7 +76,9 @@ class Codec(nn.Module):
     licence: str = ""
     weights_at: str = ""
     drops_tail: bool = False  # encodes only whole frames, as upstream does
+    frame_multiple: int = 1  # the signal is filled up with zeros to a multiple of so many frames
     tile_s: float = 0.4  # of a push inside encode: fits the caches, and hides the cost of a call
+    training_only: re.Pattern[str] | None = None  # entries of a checkpoint that are left out
 
     @property
     def frame_rate_hz(self) -> float:
@@ -68,32 +88,81 @@ class Codec(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the codebooks are."""
-        return self.quantizer.codebooks.device
+        return next(iter(self.quantizer.state_dict().values())).device
 
     @property
     def info(self) -> CodecInfo:
         """The codec's facts."""
         reason = self.encoder.not_streamable_because or self.decoder.not_streamable_because
-        n_codebooks, codebook_size, _ = self.quantizer.codebooks.shape
+        quantizer = self.quantizer
+        bits = (quantizer.codebook_size - 1).bit_length()
+        hold = quantizer.hold or (1,) * quantizer.n_codebooks
         lookahead = self.encoder.lookahead - (self.hop - 1) + self.decoder.lookahead * self.hop
         return CodecInfo(
-            self.name,
-            self.sample_rate_hz,
-            self.channels,
-            self.frame_rate_hz,
-            self.hop,
-            n_codebooks,
-            codebook_size,
-            self.bandwidths_kbps,
-            reason is None,
-            reason,
-            round(lookahead),
-            sum(p.numel() for p in self.parameters()) + self.quantizer.codebooks.numel(),
-            self.licence,
-            self.weights_at,
-            _native.cpu.why_not is None
+            name=self.name,
+            sample_rate_hz=self.sample_rate_hz,
+            channels=self.channels,
+            frame_rate_hz=self.frame_rate_hz,
+            hop=self.hop,
+            n_codebooks=quantizer.n_codebooks,
+            codebook_size=quantizer.codebook_size,
+            kbps=bits * self.frame_rate_hz * sum(1 / every for every in hold) / 1000,
+            bandwidths_kbps=self.bandwidths_kbps,
+            streamable=reason is None,
+            decode_streamable=self.decoder.not_streamable_because is None,
+            not_streamable_because=reason,
+            latency=round(lookahead),
+            parameters=sum(p.numel() for p in self.parameters())
+            + sum(b.numel() for b in quantizer.buffers()),
+            licence=self.licence,
+            weights=self.weights_at,
+            invariant=_native.cpu.why_not is None
             and ops.forced_backend() in (None, "cpu")
             and self.device.type == "cpu",
+        )
+
+    def load_weights(self, weights: Weights | None) -> None:
+        """Load a published checkpoint by its own keys, weight norm folded, or a converted one.
+
+        Args:
+            weights: path, mapping of upstream's names to tensors, or None for the published one
+
+        Raises:
+            WeightsError: unreadable, unsafe, or not of this codec: every entry that differs
+        """
+        converted = None if isinstance(weights, Mapping | None) else model_file.read(weights)
+        if converted is None:
+            self._load_published(weights)
+        else:
+            load_tagged(self, converted[1], str(weights))
+
+    def _load_published(self, weights: Weights | None) -> None:
+        source = self._from_hub() if weights is None else weights
+        given = isinstance(source, Mapping)
+        what = f"the mapping given for {self.name}" if given else str(source)
+        state = self._adapt(checkpoints.fold_weight_norm(self.read(source)))
+        if (unused := self.training_only) is not None:
+            state = {name: value for name, value in state.items() if not unused.search(name)}
+        load_tagged(self, state, what, self._layout(state))
+
+    def read(self, source: Weights) -> State:
+        """The entries of a checkpoint, or of the one in a folder such as transformers writes."""
+        if not isinstance(source, Mapping) and os.path.isdir(source):
+            source = checkpoints.in_folder(source)
+        return checkpoints.read_state(source)
+
+    def _adapt(self, state: State) -> State:
+        """The entries as upstream's package has them, where a layout differs not only in names."""
+        return state
+
+    def _layout(self, state: State) -> Callable[[str], str]:
+        """How the checkpoint spells the names of the tags."""
+        return str
+
+    def _from_hub(self) -> str | os.PathLike[str]:
+        raise WeightsError(
+            f"{self.name}: its weights cannot be downloaded from here "
+            f"({self.weights_at or 'none are published'}); give the path of a checkpoint as weights"
         )
 
     def encode(
@@ -103,6 +172,7 @@ class Codec(nn.Module):
         bandwidth_kbps: float | None = None,
         sample_rate_hz: int | None = None,
         progress: Progress | None = None,
+        segment_s: float | None = None,
     ) -> Codes:
         """The codes of one or more signals.
 
@@ -113,6 +183,8 @@ class Codec(nn.Module):
             bandwidth_kbps: one of ``info.bandwidths_kbps``, instead of ``n_codebooks``
             sample_rate_hz: rate of wav, if you want it checked
             progress: called with (samples done, samples in all)
+            segment_s: of a codec that needs whole signals: cut them into segments of this length,
+                each coded on its own, so that memory does not grow with the signal
 
         Returns:
             tokens [B, K, T], with rows of a list that end early filled up with -1
@@ -121,6 +193,7 @@ class Codec(nn.Module):
             ValueError: empty, not finite, integer, of the wrong rate or number of channels
         """
         count = self._n_codebooks(n_codebooks, bandwidth_kbps)
+        segment = self._segment(segment_s)
         if sample_rate_hz is not None and sample_rate_hz != self.sample_rate_hz:
             raise ValueError(
                 f"encode: {self.name} takes {self.sample_rate_hz} Hz, got {sample_rate_hz} Hz; "
@@ -128,15 +201,15 @@ class Codec(nn.Module):
             )
         with below_autograd():
             if isinstance(wav, list | tuple):
-                return self._encode_list(wav, count, progress)
-            batch = self._as_batch(wav, "wav")
-            return self._encode_batch(batch, count, progress)
+                return self._encode_list(wav, count, progress, segment)
+            return self._encode_segments(self._as_batch(wav, "wav"), count, progress, segment)
 
     def decode(self, codes: Codes | Tensor, progress: Progress | None = None) -> Tensor:
         """The signals [B, C, S] float32 of codes.
 
         Args:
-            codes: from ``encode``: S is the longest signal's length, shorter ones end in zeros;
+            codes: from ``encode``: S is the longest signal's length, shorter ones end in zeros (and
+                so does what a decoder gives too little of: DAC's with an odd stride);
                 or tokens [B, K, T] int64: S is all that T frames give
             progress: called with (frames done, frames in all)
 
@@ -157,7 +230,7 @@ class Codec(nn.Module):
             out = out.to(self.device)
             for rows in _equal(codes.n_samples.tolist()):
                 n_samples = int(codes.n_samples[rows[0]])
-                y = self._decode_batch(codes[rows], n_samples, progress)[..., :n_samples]
+                y = self._decode_segments(codes[rows], n_samples, progress)[..., :n_samples]
                 out[rows, :, : y.shape[2]] = y
             return out
 
@@ -170,9 +243,10 @@ class Codec(nn.Module):
         """A live stream of ``batch_size`` signals in step: pieces in, pieces out.
 
         Raises:
-            ValueError: the codec needs whole signals; the message says why
+            ValueError: the codec needs whole signals both ways; the message says why
         """
-        if reason := self.info.not_streamable_because:
+        reason = self.encoder.not_streamable_because
+        if reason and self.decoder.not_streamable_because:
             raise ValueError(f"{self.name} does not stream: {reason}; use encode and decode")
         if batch_size < 1:
             raise ValueError(f"stream: batch_size must be at least 1, got {batch_size}")
@@ -180,14 +254,73 @@ class Codec(nn.Module):
 
     def n_frames(self, n_samples: int) -> int:
         """How many frames a signal of ``n_samples`` makes."""
-        return n_samples // self.hop if self.drops_tail else -(-n_samples // self.hop)
+        if self.drops_tail:
+            return n_samples // self.hop
+        return -(-n_samples // (self.hop * self.frame_multiple)) * self.frame_multiple
+
+    def _segments(self, n_samples: int, segment: int | None) -> list[tuple[int, int]]:
+        """Where each segment begins and ends; the last takes up to half a segment more."""
+        count = max(1, -((segment - 2 * n_samples) // (2 * segment))) if segment else 1
+        starts = [i * (segment or 0) for i in range(count)]
+        return list(zip(starts, [*starts[1:], n_samples], strict=True))
+
+    def _segment(self, segment_s: float | None) -> int | None:
+        """A segment's length in samples, whole frames."""
+        if segment_s is None:
+            return None
+        if self.info.streamable:
+            raise ValueError(
+                f"encode: {self.name} takes signals of any length in constant memory; leave "
+                f"segment_s out"
+            )
+        unit = self.hop * self.frame_multiple
+        segment = round(segment_s * self.sample_rate_hz / unit) * unit
+        if segment < unit:
+            raise ValueError(f"encode: segment_s must be at least a frame, got {segment_s}")
+        return segment
+
+    def _encode_segments(
+        self, wav: Tensor, n_codebooks: int, progress: Progress | None, segment: int | None
+    ) -> Codes:
+        """As ``_encode_batch``, of each segment on its own."""
+        n_samples = wav.shape[2]
+        if segment is None:
+            return self._encode_batch(wav, n_codebooks, progress)
+        parts = []
+        for begin, end in self._segments(n_samples, segment):
+            parts.append(self._encode_batch(wav[..., begin:end], n_codebooks, None))
+            if progress:
+                progress(end, n_samples)
+        return join_segments(parts, segment)
+
+    def _decode_segments(self, codes: Codes, n_samples: int, progress: Progress | None) -> Tensor:
+        """As ``_decode_batch``, of each segment on its own."""
+        if codes.segment is None:
+            return self._decode_batch(codes, n_samples, progress)
+        out = torch.zeros(len(codes), self.channels, n_samples, device=self.device)
+        at = 0
+        for i, (begin, end) in enumerate(self._segments(n_samples, codes.segment)):
+            frames = self.n_frames(end - begin)
+            part = replace(
+                codes,
+                tokens=codes.tokens[..., at : at + frames],
+                n_samples=torch.full_like(codes.n_samples, end - begin),
+                scale=None if codes.scale is None else codes.scale[:, i : i + 1],
+                segment=None,
+            )
+            y = self._decode_batch(part, end - begin, None)[..., : end - begin]
+            out[..., begin : begin + y.shape[2]] = y
+            at += frames
+            if progress:
+                progress(at, codes.tokens.shape[2])
+        return out
 
     def _encode_batch(self, wav: Tensor, n_codebooks: int, progress: Progress | None) -> Codes:
         state = self.encoder.init_state(len(wav))
         # In one piece from the start: a list of small results would keep each tile's memory alive.
         shape = (len(wav), n_codebooks, self.n_frames(wav.shape[2]))
         tokens, done = torch.empty(shape, dtype=torch.int64, device=wav.device), 0
-        for begin, end in self._tiles(wav.shape[2], self.hop):
+        for begin, end in self._tiles(wav.shape[2], self.hop, self.encoder):
             chunk = checked_finite(wav[..., begin:end], begin)
             latent = self.encoder.push(chunk, state, final=end == wav.shape[2])
             if latent.shape[2]:
@@ -209,7 +342,7 @@ class Codec(nn.Module):
         frames = tokens.shape[2]
         out = torch.empty(len(tokens), self.channels, 0, device=self.device)
         done = 0
-        for begin, end in self._tiles(frames, 1):
+        for begin, end in self._tiles(frames, 1, self.decoder):
             latent = self.quantizer.decode(tokens[..., begin:end])
             y = self.decoder.push(latent, state, final=end == frames)
             if done + y.shape[2] > out.shape[2]:  # the first tile: room for all
@@ -223,14 +356,21 @@ class Codec(nn.Module):
                 progress(end, frames)
         return out[..., :done]
 
-    def _tiles(self, length: int, frame: int) -> Iterator[tuple[int, int]]:
-        whole = self.encoder.not_streamable_because or self.decoder.not_streamable_because
-        tile = length if whole else max(1, round(self.tile_s * self.frame_rate_hz)) * frame
+    def _tiles(self, length: int, frame: int, net: StreamingModule) -> Iterator[tuple[int, int]]:
+        tile = (
+            length
+            if net.not_streamable_because
+            else max(1, round(self.tile_s * self.frame_rate_hz)) * frame
+        )
         for begin in range(0, length, tile):
             yield begin, min(begin + tile, length)
 
     def _encode_list(
-        self, wavs: Sequence[Wav], n_codebooks: int, progress: Progress | None
+        self,
+        wavs: Sequence[Wav],
+        n_codebooks: int,
+        progress: Progress | None,
+        segment: int | None,
     ) -> Codes:
         if not wavs:
             raise ValueError("encode: the list of signals is empty")
@@ -241,20 +381,28 @@ class Codec(nn.Module):
         total, done = sum(lengths), 0
         parts: list[Codes] = [None] * len(signals)  # type: ignore[list-item]
         for rows in _equal(lengths):
-            batch = torch.cat([signals[row] for row in rows])
-            part = self._encode_batch(batch, n_codebooks, None)
+            equal = torch.cat([signals[row] for row in rows])
+            part = self._encode_segments(equal, n_codebooks, None, segment)
             for i, row in enumerate(rows):
                 parts[row] = part[i]
             done += len(rows) * lengths[rows[0]]
             if progress:
                 progress(done, total)
-        return _joined(parts)
+        return batch(parts)
 
     def _codes(self, tokens: Tensor, n_samples: list[int], scale: Tensor | None = None) -> Codes:
-        return Codes(tokens, self.frame_rate_hz, torch.tensor(n_samples), self.name, scale)
+        return Codes(
+            tokens,
+            self.frame_rate_hz,
+            torch.tensor(n_samples),
+            self.name,
+            scale,
+            hop=self.hop,
+            hold=self.quantizer.hold and self.quantizer.hold[: tokens.shape[1]],
+        )
 
     def _n_codebooks(self, n_codebooks: int | None, bandwidth_kbps: float | None) -> int:
-        most, size, _ = self.quantizer.codebooks.shape
+        most, size = self.quantizer.n_codebooks, self.quantizer.codebook_size
         if n_codebooks is not None and bandwidth_kbps is not None:
             raise ValueError("give n_codebooks or bandwidth_kbps, not both")
         if bandwidth_kbps is not None:
@@ -304,7 +452,11 @@ class Codec(nn.Module):
         """Before anything is allocated: a file may claim any length."""
         lengths, frames = codes.n_samples.tolist(), codes.tokens.shape[2]
         shortest, longest = min(lengths, default=0), max(lengths, default=0)
-        too_long = longest >= (frames + 1) * self.hop or self.n_frames(longest) > frames
+        if self.frame_multiple > 1:  # part of a signal need not have as many frames as a whole one
+            needed = -(-longest // self.hop)
+        else:
+            needed = sum(self.n_frames(b - a) for a, b in self._segments(longest, codes.segment))
+        too_long = longest >= (frames + 1) * self.hop or needed > frames
         if shortest < 1 or too_long:
             raise ValueError(
                 f"decode: Codes.n_samples must be 1 to what {frames} frames of {self.hop} samples "
@@ -312,7 +464,7 @@ class Codec(nn.Module):
             )
 
     def _check_tokens(self, tokens: Tensor) -> None:
-        most, size, _ = self.quantizer.codebooks.shape
+        most, size = self.quantizer.n_codebooks, self.quantizer.codebook_size
         if tokens.ndim != 3 or tokens.dtype != torch.int64 or not 1 <= tokens.shape[1] <= most:
             raise ValueError(
                 f"decode: tokens must be [B, K <= {most}, T] int64 for {self.name}, got "
@@ -336,18 +488,13 @@ def _equal(lengths: Sequence[int]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _joined(parts: Sequence[Codes]) -> Codes:
-    """One ragged batch of single signals, filled up with ABSENT (scales: with 1)."""
-
-    def fill(rows: list[Tensor], value: float) -> Tensor:
-        longest = max(row.shape[-1] for row in rows)
-        return torch.cat(
-            [nn.functional.pad(row, (0, longest - row.shape[-1]), value=value) for row in rows]
-        )
-
-    tokens = fill([part.tokens for part in parts], ABSENT)
+def join_segments(parts: Sequence[Codes], segment: int) -> Codes:
+    """The codes of a signal from those of its segments of ``segment`` samples."""
     scales = [part.scale for part in parts if part.scale is not None]
-    first = parts[0]
-    n_samples = torch.cat([part.n_samples for part in parts])
-    scale = fill(scales, 1.0) if scales else None
-    return Codes(tokens, first.frame_rate_hz, n_samples, first.codec, scale)
+    return replace(
+        parts[0],
+        tokens=torch.cat([part.tokens for part in parts], dim=2),
+        n_samples=torch.stack([part.n_samples for part in parts]).sum(dim=0),
+        scale=torch.cat(scales, dim=1) if scales else None,
+        segment=segment,
+    )

@@ -8,41 +8,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from fastcodec.codecs import seanet
 from fastcodec.codecs.base import Codec, Progress
-from fastcodec.codecs.keys import load_tagged, tag
+from fastcodec.codecs.encodec_config import EncodecConfig, from_transformers
+from fastcodec.codecs.keys import tag
 from fastcodec.codecs.seanet import SeanetConfig
 from fastcodec.codecs.stream import checked_finite
 from fastcodec.codes import Codes
 from fastcodec.io import checkpoints
+from fastcodec.io.checkpoints import State
 from fastcodec.layers.quantize import ResidualQuantizer
 
-
-@dataclass(frozen=True)
-class EncodecConfig:
-    """A model of the family.
-
-    ``segment`` and ``segment_stride``: samples a segment and from one's start to the next's; None
-    for models that take the signal whole. ``hub``: repository of transformers-format weights.
-    """
-
-    sample_rate_hz: int
-    seanet: SeanetConfig
-    n_codebooks: int
-    codebook_size: int
-    bandwidths_kbps: tuple[float, ...]
-    hub: str = ""
-    licence: str = ""
-    segment: int | None = None
-    segment_stride: int | None = None
-
+CONFIG = EncodecConfig
 
 _AUDIOCRAFT = {"n_filters": 64, "causal": False, "padding": "zero", "true_skip": True}
 _NON_COMMERCIAL = "CC-BY-NC 4.0"
@@ -67,9 +49,6 @@ PRESETS = {
     ),
 }  # fmt: skip
 
-# Entries of a checkpoint that only training uses.
-_TRAINING_ONLY = re.compile(r"\.(inited|cluster_size|embed_avg)$")
-
 
 class Encodec(Codec):
     """A model without segments: 24 kHz, and audiocraft's 32 and 16 kHz.
@@ -78,6 +57,8 @@ class Encodec(Codec):
         config: one of ``PRESETS``, or your own
         name: what ``Codes.codec`` will say
     """
+
+    training_only = re.compile(r"\.(inited|cluster_size|embed_avg)$")
 
     def __init__(self, config: EncodecConfig, name: str = "encodec") -> None:
         super().__init__()
@@ -93,21 +74,8 @@ class Encodec(Codec):
         self.bandwidths_kbps = config.bandwidths_kbps
         self.licence, self.weights_at = config.licence, config.hub
 
-    def load_weights(self, weights: str | os.PathLike[str] | Mapping[str, Any] | None) -> None:
-        """Load a checkpoint in encodec's, audiocraft's or transformers' layout.
-
-        Args:
-            weights: path, mapping of upstream's names to tensors, or None for the hub's
-        """
-        if weights is None:
-            weights = self._from_hub()
-        state = checkpoints.fold_weight_norm(checkpoints.read_state(weights))
-        state = {name: value for name, value in state.items() if not _TRAINING_ONLY.search(name)}
-        layout = transformers_name if any("encoder.layers." in name for name in state) else str
-        what = (
-            f"the mapping given for {self.name}" if isinstance(weights, Mapping) else str(weights)
-        )
-        load_tagged(self, state, what, layout)
+    def _layout(self, state: State) -> Callable[[str], str]:
+        return transformers_name if any("encoder.layers." in name for name in state) else str
 
     def _from_hub(self) -> os.PathLike[str]:
         if self.name == "encodec_16khz":
@@ -118,19 +86,19 @@ class Encodec(Codec):
 class EncodecSegmented(Encodec):
     """The 48 kHz model: segments of a second, each with its own scale, overlap-added."""
 
-    def _segments(self, n_samples: int) -> Iterator[tuple[int, int]]:
+    def _overlapped(self, n_samples: int) -> Iterator[tuple[int, int]]:
         assert self.config.segment is not None and self.config.segment_stride is not None
         for begin in range(0, n_samples, self.config.segment_stride):
             yield begin, min(begin + self.config.segment, n_samples)
 
     def n_frames(self, n_samples: int) -> int:
         """Frames of all segments together; overlapped samples count twice."""
-        return sum(-(-(end - begin) // self.hop) for begin, end in self._segments(n_samples))
+        return sum(-(-(end - begin) // self.hop) for begin, end in self._overlapped(n_samples))
 
     def _encode_batch(self, wav: Tensor, n_codebooks: int, progress: Progress | None) -> Codes:
         shape = (len(wav), n_codebooks, self.n_frames(wav.shape[2]))
         tokens, scales, at = torch.empty(shape, dtype=torch.int64, device=wav.device), [], 0
-        for begin, end in self._segments(wav.shape[2]):
+        for begin, end in self._overlapped(wav.shape[2]):
             x = checked_finite(wav[..., begin:end], begin)
             scale = volume(x) + 1e-8
             latent = self.encoder(x / scale[:, None, None])
@@ -145,7 +113,7 @@ class EncodecSegmented(Encodec):
     def _decode_batch(self, codes: Codes, n_samples: int, progress: Progress | None) -> Tensor:
         tokens, at = codes.tokens[..., : self.n_frames(n_samples)], 0
         self._check_tokens(tokens)
-        segments = list(self._segments(n_samples))
+        segments = list(self._overlapped(n_samples))
         if codes.scale is None or codes.scale.shape[1] < len(segments):
             raise ValueError(f"decode: {self.name} needs Codes.scale [B, {len(segments)}]")
         total = torch.zeros(len(tokens), self.channels, n_samples, device=self.device)
@@ -196,7 +164,18 @@ def transformers_name(name: str) -> str:
     )
 
 
-def build(name: str) -> Encodec:
-    """The net of a preset, without its weights."""
-    config = PRESETS[name]
+def build(name: str, config: EncodecConfig | None = None) -> Encodec:
+    """The net of a preset, or of a configuration of your own, without its weights."""
+    config = config or PRESETS[name]
     return (Encodec if config.segment is None else EncodecSegmented)(config, name)
+
+
+__all__ = [
+    "CONFIG",
+    "PRESETS",
+    "Encodec",
+    "EncodecConfig",
+    "EncodecSegmented",
+    "build",
+    "from_transformers",
+]

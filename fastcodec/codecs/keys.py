@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fastcodec.io.checkpoints import load_strict
-from fastcodec.layers.lstm import Lstm
-from fastcodec.layers.quantize import ResidualQuantizer
+from fastcodec.layers.quantize import Quantizer
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -27,23 +26,43 @@ def tag(layer: Layer, path: str) -> Layer:
 
 
 def upstream_names(net: nn.Module) -> dict[str, list[str]]:
-    """Our name of every parameter -> upstream's names, several where ours is their stack."""
+    """Our name of every parameter -> upstream's names, several where ours is their stack.
+
+    An entry of a layer without a tag keeps its own name.
+    """
     names: dict[str, list[str]] = {}
     for prefix, layer in net.named_modules():
         path = getattr(layer, "upstream_path", None)
         if path is None:
             continue
-        for own, value in layer.state_dict(keep_vars=True).items():
+        for own in layer.state_dict(keep_vars=True):
             if "." in own:
                 continue  # belongs to a layer inside this one, which has its own tag
-            if isinstance(layer, Lstm):
-                theirs = [f"{path}.{own}_l{i}" for i in range(len(value))]
-            elif isinstance(layer, ResidualQuantizer):
-                theirs = [path.format(i) for i in range(len(value))]
-            else:
-                theirs = [f"{path}.{own}"]
-            names[f"{prefix}.{own}"] = theirs
+            theirs = _stack(layer, path, own)
+            names[f"{prefix}.{own}"] = [_single(layer, path, own)] if theirs is None else theirs
+    return {own: names.get(own, [own]) for own in net.state_dict(keep_vars=True)}
+
+
+def tagged_state(net: nn.Module) -> dict[str, Tensor]:
+    """The entries of a net under upstream's names, as ``load_tagged`` reads them back."""
+    own_state = net.state_dict()
+    state: dict[str, Tensor] = {}
+    for own, theirs in upstream_names(net).items():
+        values = own_state[own].unbind() if _stacked(net, own) else [own_state[own]]
+        state.update(zip(theirs, values, strict=True))
+    return state
+
+
+def _stack(layer: nn.Module, path: str, own: str) -> list[str] | None:
+    """Upstream's entries that a parameter is the stack of, where the layer says that it is one."""
+    stacked_names = getattr(layer, "stacked_names", None)
+    names: list[str] | None = stacked_names(path, own) if stacked_names else None
     return names
+
+
+def _single(layer: nn.Module, path: str, own: str) -> str:
+    """Upstream's name of a parameter; a quantizer's path is that of its only buffer."""
+    return path if isinstance(layer, Quantizer) else f"{path}.{own}"
 
 
 class _Flat(nn.Module):
@@ -93,4 +112,7 @@ def load_tagged(
 
 
 def _stacked(net: nn.Module, own: str) -> bool:
-    return isinstance(net.get_submodule(own.rpartition(".")[0]), Lstm | ResidualQuantizer)
+    prefix, _, name = own.rpartition(".")
+    layer = net.get_submodule(prefix)
+    path = getattr(layer, "upstream_path", None)
+    return path is not None and _stack(layer, path, name) is not None

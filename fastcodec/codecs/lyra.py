@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,19 @@ from fastcodec.layers.quantize import ResidualQuantizer
 from fastcodec.layers.streaming import Residual, Sequential, StreamingModule
 
 LEAKY = Activation("leaky_relu", 0.3)
-PRESETS = {"lyra_v2": {"n_codebooks": 46, "codebook_size": 16, "dimension": 64}}
+
+
+@dataclass(frozen=True)
+class LyraConfig:
+    """Sizes of the quantizer; those of the nets are fixed."""
+
+    n_codebooks: int = 46
+    codebook_size: int = 16
+    dimension: int = 64
+
+
+CONFIG = LyraConfig
+PRESETS = {"lyra_v2": LyraConfig()}
 DILATIONS = (1, 3, 9)
 # (width, groups of a unit's last convolution) of the encoder's blocks; the decoder's in reverse.
 BLOCKS = ((64, 1), (128, 2), (256, 4))
@@ -38,14 +51,18 @@ class Lyra(Codec):
     drops_tail = True
     tile_s = 2.0  # its layers are narrow
 
-    def __init__(self, name: str = "lyra_v2") -> None:
+    quantizer: ResidualQuantizer
+
+    def __init__(self, config: LyraConfig, name: str = "lyra_v2") -> None:
         super().__init__()
-        self.name = name
+        self.config, self.name = config, name
         self.encoder: StreamingModule = encoder()
         self.decoder: StreamingModule = decoder()
-        self.quantizer = ResidualQuantizer(**PRESETS[name])
+        self.quantizer = ResidualQuantizer(
+            config.n_codebooks, config.codebook_size, config.dimension
+        )
 
-    def load_weights(self, weights: str | os.PathLike[str] | Mapping[str, Any] | None) -> None:
+    def _load_published(self, weights: str | os.PathLike[str] | Mapping[str, Any] | None) -> None:
         """Load the three .tflite files of a folder, float32 (v1.2.0) or int8 (v1.3).
 
         Args:
@@ -135,6 +152,6 @@ def _own_name(name: str) -> str:
     return f"{part}.layers.{index}.body.{unit_parts.index(inside[3])}.{inside[-1]}"
 
 
-def build(name: str) -> Lyra:
+def build(name: str, config: LyraConfig | None = None) -> Lyra:
     """The net of a preset, without its weights."""
-    return Lyra(name)
+    return Lyra(config or PRESETS[name], name)

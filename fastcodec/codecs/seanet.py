@@ -1,7 +1,8 @@
 """SEANet encoder and decoder: strided residual convolutions around an LSTM.
 
 As EnCodec and audiocraft build them (encodec/modules/seanet.py@0e2d0aed,
-audiocraft/modules/seanet.py@896ec7c).
+audiocraft/modules/seanet.py@896ec7c), and SpeechTokenizer (speechtokenizer/modules/seanet.py
+@30c96fb3).
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastcodec.codecs.keys import tag
-from fastcodec.layers.conv import ELU, NONE, Activation, Conv1d, ConvTranspose1d, Padding
-from fastcodec.layers.lstm import Lstm
+from fastcodec.layers.conv import NONE, Activation, Conv1d, ConvTranspose1d, Padding
+from fastcodec.layers.lstm import BiLstm, Lstm
 from fastcodec.layers.norm import GroupNorm
 from fastcodec.layers.streaming import Residual, Sequential, StreamingModule
 
 
 @dataclass(frozen=True)
 class SeanetConfig:
-    """Upstream's constructor arguments, under upstream's names where the value has one."""
+    """Upstream's constructor arguments, under upstream's names where the value has one.
+
+    ``bidirectional``: the encoder's LSTM; the decoder's never is.
+    """
 
     channels: int = 1
     dimension: int = 128
@@ -34,6 +38,8 @@ class SeanetConfig:
     padding: Padding = "reflect"
     true_skip: bool = False
     norm: str = "weight_norm"
+    activation: str = "elu"
+    bidirectional: bool = False
 
     def __post_init__(self) -> None:
         if self.norm not in ("none", "weight_norm", "time_group_norm"):
@@ -41,18 +47,24 @@ class SeanetConfig:
                 f"SeanetConfig: norm must be none, weight_norm or time_group_norm, got "
                 f"{self.norm!r}"
             )
+        if self.activation not in ("elu", "snake"):
+            raise ValueError(
+                f"SeanetConfig: activation must be elu or snake, got {self.activation!r}"
+            )
+        if self.bidirectional and not self.lstm:
+            raise ValueError("SeanetConfig: bidirectional needs an LSTM, got lstm=0")
 
 
 def encoder(config: SeanetConfig, path: str = "encoder.model") -> Sequential:
     """wav [B, C, S] -> latents [B, D, T], S / T = product of the ratios."""
     build = _Builder(config, path)
     width = config.n_filters
-    build.conv(config.channels, width, config.kernel_size, activation=NONE)
+    build.conv(config.channels, width, config.kernel_size, activated=False)
     for ratio in reversed(config.ratios):
         build.residual_units(width)
         build.conv(width, 2 * width, 2 * ratio, stride=ratio)
         width *= 2
-    build.lstm(width)
+    width = build.lstm(width, config.bidirectional)
     build.conv(width, config.dimension, config.last_kernel_size)
     return Sequential(*build.layers)
 
@@ -61,7 +73,7 @@ def decoder(config: SeanetConfig, path: str = "decoder.model") -> Sequential:
     """latents [B, D, T] -> wav [B, C, S]."""
     build = _Builder(config, path)
     width = config.n_filters * 2 ** len(config.ratios)
-    build.conv(config.dimension, width, config.kernel_size, activation=NONE)
+    build.conv(config.dimension, width, config.kernel_size, activated=False)
     build.lstm(width)
     for ratio in config.ratios:
         build.conv_transpose(width, width // 2, 2 * ratio, ratio)
@@ -79,18 +91,18 @@ class _Builder:
         self.layers: list[StreamingModule] = []
         self.index = 0
 
-    def _next(self, activation: Activation) -> str:
-        self.index += 1 if activation.kind == "none" else 2
+    def _next(self, activated: bool) -> str:
+        self.index += 2 if activated else 1
         return f"{self.path}.{self.index - 1}"
 
     def conv(
-        self, c_in: int, c_out: int, kernel: int, stride: int = 1, activation: Activation = ELU
+        self, c_in: int, c_out: int, kernel: int, stride: int = 1, activated: bool = True
     ) -> None:
-        path = self._next(activation)
-        self.layers += _conv(self.config, path, c_in, c_out, kernel, stride, activation=activation)
+        path = self._next(activated)
+        self.layers += _conv(self.config, path, c_in, c_out, kernel, stride, activated=activated)
 
     def conv_transpose(self, c_in: int, c_out: int, kernel: int, stride: int) -> None:
-        path, total = self._next(ELU), kernel - stride
+        path, total = self._next(True), kernel - stride
         right = total if self.config.causal else total // 2
         norm = self.config.norm == "time_group_norm"
         layer = ConvTranspose1d(
@@ -100,21 +112,23 @@ class _Builder:
             stride,
             cut_left=total - right,
             cut_right=right,
-            activation=ELU,
+            activation=Activation(self.config.activation),
             norm=tag(GroupNorm(c_out), f"{path}.convtr.norm") if norm else None,
         )
         self.layers.append(tag(layer, f"{path}.convtr.convtr"))
 
-    def lstm(self, width: int) -> None:
+    def lstm(self, width: int, bidirectional: bool = False) -> int:
+        """Adds the LSTM, if there is one, and returns the width after it."""
         if self.config.lstm:
-            path = self._next(NONE)
-            self.layers.append(tag(Lstm(width, self.config.lstm), f"{path}.lstm"))
+            layer = (BiLstm if bidirectional else Lstm)(width, self.config.lstm)
+            self.layers.append(tag(layer, f"{self._next(False)}.lstm"))
+        return 2 * width if bidirectional else width
 
     def residual_units(self, width: int) -> None:
         config = self.config
         hidden = width // config.compress
         for j in range(config.n_residual_layers):
-            path = self._next(NONE)
+            path = self._next(False)
             dilation = config.dilation_base**j
             body = _conv(
                 config, f"{path}.block.1", width, hidden, config.residual_kernel_size,
@@ -124,7 +138,7 @@ class _Builder:
             skip = None
             if not config.true_skip:
                 skip = Sequential(
-                    *_conv(config, f"{path}.shortcut", width, width, 1, activation=NONE)
+                    *_conv(config, f"{path}.shortcut", width, width, 1, activated=False)
                 )
             self.layers.append(Residual(body, skip))
 
@@ -137,7 +151,7 @@ def _conv(
     kernel: int,
     stride: int = 1,
     dilation: int = 1,
-    activation: Activation = ELU,
+    activated: bool = True,
 ) -> list[StreamingModule]:
     """A convolution whose last window is always filled, and its normalisation."""
     total = (kernel - 1) * dilation + 1 - stride
@@ -152,7 +166,7 @@ def _conv(
         right=right,
         padding=config.padding,
         fill_last=True,
-        activation=activation,
+        activation=Activation(config.activation) if activated else NONE,
     )
     layers: list[StreamingModule] = [tag(conv, f"{path}.conv.conv")]
     if config.norm == "time_group_norm":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastcodec.codes import Codes
 
@@ -42,6 +42,8 @@ class Stream:
         if self._encode_ended:
             raise ValueError("Stream.encode: this stream has had its final chunk; make a new one")
         codec = self.codec
+        if reason := codec.encoder.not_streamable_because:
+            raise ValueError(f"Stream.encode: {codec.name} encodes whole signals only: {reason}")
         with below_autograd():
             x = self._chunk(chunk)
             if final and self._received + x.shape[2] == 0:
@@ -66,6 +68,8 @@ class Stream:
         if self._decode_ended:
             raise ValueError("Stream.decode: this stream has had its final codes; make a new one")
         codec = self.codec
+        if reason := codec.decoder.not_streamable_because:
+            raise ValueError(f"Stream.decode: {codec.name} decodes whole signals only: {reason}")
         tokens = codes if isinstance(codes, Tensor) else codes.tokens
         if len(tokens) != self.batch_size:
             raise ValueError(
@@ -80,6 +84,9 @@ class Stream:
             tokens.shape[2] * codec.hop if isinstance(codes, Tensor) else int(codes.n_samples[0])
         )
         y = y[..., : self._due - self._emitted]
+        missing = self._due - self._emitted - y.shape[2]
+        if final and missing and not isinstance(codes, Tensor):  # zeros, as ``Codec.decode``
+            y = nn.functional.pad(y, (0, missing))
         self._emitted += y.shape[2]
         self._decode_ended = final
         return y.contiguous()

@@ -23,6 +23,8 @@ from fastcodec.optional import require
 State = dict[str, Tensor]
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
+_USUAL_NAMES = ("model.safetensors", "pytorch_model.bin", "model.pth")
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt", ".pkl", ".dev")
 # Wrappers around a state dict, outermost first: audiocraft's {"xp.cfg", "best_state"}, Lightning's
 # and DAC's "state_dict", audiolm-pytorch's "model"; averaged weights before the raw ones.
 _WRAPPERS = ("best_state", "ema_model", "state_dict", "model")
@@ -51,13 +53,31 @@ def read_state(source: Source) -> State:
         return _tensors(source, "the mapping given as weights")
     path = Path(source)
     if path.is_dir():
-        inside = ", ".join(sorted(p.name for p in path.iterdir() if p.is_file())[:20])
-        raise WeightsError(f"{path}: is a folder; give one checkpoint file ({inside or 'empty'})")
+        raise WeightsError(f"{path}: is a folder; give one checkpoint file ({_listed(path)})")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     is_safetensors = path.suffix.lower() == ".safetensors"
     tree = _read_safetensors(path) if is_safetensors else torchfile.read(path)
-    return _check_dense(_tensors(tree, str(path)), path)
+    return check_dense(_tensors(tree, str(path)), path)
+
+
+def in_folder(folder: str | os.PathLike[str]) -> Path:
+    """The checkpoint in a folder: one of the usual names, or the only file of its kind.
+
+    Raises:
+        WeightsError: there is none, or there are several
+    """
+    folder = Path(folder)
+    for name in _USUAL_NAMES:
+        if (folder / name).is_file():
+            return folder / name
+    found = [p for p in sorted(folder.iterdir()) if p.is_file() and p.suffix in _SUFFIXES]
+    if len(found) != 1:
+        raise WeightsError(
+            f"{folder}: expected a folder with one checkpoint ({', '.join(_SUFFIXES)}), found "
+            f"{len(found)}; give the file itself. In it: {_listed(folder)}"
+        )
+    return found[0]
 
 
 def fold_weight_norm(state: Mapping[str, Tensor]) -> State:
@@ -163,6 +183,10 @@ def from_hub(repo_id: str, filename: str, revision: str | None = None) -> Path:
         ) from error
 
 
+def _listed(folder: Path) -> str:
+    return ", ".join(sorted(p.name for p in folder.iterdir() if p.is_file())[:20]) or "empty"
+
+
 def _read_safetensors(path: Path) -> State:
     safetensors = require("safetensors.torch", "weights", f"reading {path.name}")
     error_type = require("safetensors", "weights", f"reading {path.name}").SafetensorError
@@ -196,7 +220,7 @@ def _tensors(tree: Any, what: str) -> State:
     return averaged or state
 
 
-def _check_dense(state: State, path: Path) -> State:
+def check_dense(state: State, path: Path) -> State:
     """Refuses tensors that claim more values than are stored: expanded, sparse, without storage."""
     for name, tensor in state.items():
         dense = tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized

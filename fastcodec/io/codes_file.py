@@ -2,7 +2,8 @@
 
 Tensors ``tokens`` [B, K, T] (int16, or int32 where a codebook is larger), ``n_samples`` [B] int64
 and, if there is one, ``scale`` [B, segments] float32; metadata ``format``, ``version``, ``codec``,
-``frame_rate_hz``. Any safetensors reader opens it.
+``frame_rate_hz`` and, where the codes have them, ``hop``, ``segment`` and ``hold`` ("4 2 1"). Any
+safetensors reader opens it.
 
 The container (8 bytes of length, JSON, data) is written and read here, not by the package
 safetensors, which orders the metadata at random: the same codes are to give the same bytes.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,6 +32,7 @@ _DTYPES = {
     "scale": {"F32": "<f4"},
     "tokens": {"I16": "<i2", "I32": "<i4", "I64": "<i8"},
 }
+_COUNTS = ("hop", "segment")
 _RANKS = {"n_samples": 1, "scale": 2, "tokens": 3}
 _MAX_HEADER_BYTES = 1 << 16
 
@@ -50,6 +53,8 @@ def save_codes(codes: Codes, target: Target | None = None) -> bytes:
             "version": _VERSION,
             "codec": codes.codec,
             "frame_rate_hz": repr(float(codes.frame_rate_hz)),
+            **{name: str(value) for name in _COUNTS if (value := getattr(codes, name))},
+            **({"hold": " ".join(map(str, codes.hold))} if codes.hold else {}),
         }
     }
     body = b""
@@ -76,7 +81,7 @@ def load_codes(source: Source) -> Codes:
         FormatError: it is truncated, corrupted or another kind of file
     """
     header, body = _split(read_all(source))
-    codec, frame_rate_hz = _read_metadata(header.pop("__metadata__", None))
+    metadata = _read_metadata(header.pop("__metadata__", None))
     if not {"tokens", "n_samples"} <= header.keys() <= _DTYPES.keys():
         raise FormatError(
             f"codes file: expected the tensors tokens, n_samples and maybe scale, got "
@@ -86,12 +91,13 @@ def load_codes(source: Source) -> Codes:
     if sum(array.nbytes for array in arrays.values()) != len(body):
         raise FormatError(f"codes file: {len(body)} bytes of data, the header describes others")
     _check(arrays)
-    scale = arrays.get("scale")
+    scale, hold = arrays.get("scale"), metadata["hold"]
+    if hold is not None and len(hold) != arrays["tokens"].shape[1]:
+        raise FormatError(f"codes file: hold must be of every codebook, got {list(hold)}")
     return Codes(
         tokens=torch.from_numpy(arrays["tokens"].astype(np.int64)),
-        frame_rate_hz=frame_rate_hz,
         n_samples=torch.from_numpy(arrays["n_samples"].astype(np.int64)),
-        codec=codec,
+        **metadata,
         scale=None if scale is None else torch.from_numpy(scale.astype(np.float32)),
     )
 
@@ -111,8 +117,8 @@ def _split(data: bytes) -> tuple[dict[str, Any], memoryview]:
     return header, memoryview(data)[8 + size :]
 
 
-def _read_metadata(metadata: object) -> tuple[str, float]:
-    """Preset name and frame rate."""
+def _read_metadata(metadata: object) -> dict[str, Any]:
+    """What ``Codes`` says besides its tensors."""
     keys = ("format", "version", "codec", "frame_rate_hz")
     if not isinstance(metadata, Mapping) or not all(isinstance(metadata.get(k), str) for k in keys):
         raise FormatError(f"codes file: the metadata must be text for {', '.join(keys)}")
@@ -127,7 +133,24 @@ def _read_metadata(metadata: object) -> tuple[str, float]:
         frame_rate_hz = math.nan
     if not (math.isfinite(frame_rate_hz) and frame_rate_hz > 0):
         raise FormatError(f"codes file: impossible frame rate {metadata['frame_rate_hz']!r} Hz")
-    return str(metadata["codec"]), frame_rate_hz
+    counts = {name: _counts(name, metadata.get(name), 1) for name in _COUNTS}
+    return {
+        "codec": str(metadata["codec"]),
+        "frame_rate_hz": frame_rate_hz,
+        "hold": _counts("hold", metadata.get("hold")),
+        **{name: value and value[0] for name, value in counts.items()},
+    }
+
+
+def _counts(name: str, text: object, count: int | None = None) -> tuple[int, ...] | None:
+    """Positive numbers written as text, or None where there are none."""
+    if text is None:
+        return None
+    words = text.split(" ") if isinstance(text, str) else []
+    good = all(re.fullmatch(r"[1-9][0-9]{0,8}", word) for word in words)
+    if not words or not good or len(words) != (count or len(words)):
+        raise FormatError(f"codes file: {name} must be positive whole numbers, got {text!r}")
+    return tuple(map(int, words))
 
 
 def _read_array(name: str, entry: object, body: memoryview) -> NDArray[Any]:

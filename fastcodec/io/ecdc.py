@@ -95,6 +95,7 @@ class EcdcFile:
             n_samples=torch.tensor([self.n_samples]),
             codec=codec or self.model,
             scale=torch.tensor([scales]) if scales else None,
+            hop=round(LAYOUTS[self.model].sample_rate_hz / LAYOUTS[self.model].frame_rate_hz),
         )
 
 

@@ -15,6 +15,7 @@ from fastcodec.layers.streaming import Held, StreamingModule, append
 from fastcodec.ops.conv_transpose1d import context
 
 Padding = Literal["zero", "reflect", "replicate"]
+First = Literal["zero", "replicate"]
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,7 @@ class ConvTranspose1d(_Convolution):
             on the right at most kernel - stride: a push cannot take back what the last ones gave
         activation: of the input
         norm: applied to the full result before it is cut; makes the layer not streamable
+        first: what stands before the first frame: zeros, or copies of it
     """
 
     def __init__(
@@ -214,6 +216,7 @@ class ConvTranspose1d(_Convolution):
         cut_right: int = 0,
         activation: Activation = NONE,
         norm: GroupNorm | None = None,
+        first: First = "zero",
     ) -> None:
         if not 0 <= cut_right <= kernel - stride:
             raise ValueError(
@@ -224,7 +227,7 @@ class ConvTranspose1d(_Convolution):
         super().__init__(weight, channels_out, bias, activation, groups)
         self.kernel, self.stride = kernel, stride
         self.cut_left, self.cut_right = cut_left, cut_right
-        self.norm = norm
+        self.norm, self.first = norm, first
         self.not_streamable_because = norm.not_streamable_because if norm else None
         self.context = context(kernel, stride)
         self.lookahead, self.rate = cut_left / stride, stride
@@ -234,7 +237,11 @@ class ConvTranspose1d(_Convolution):
         return ConvTransposeState(cut=self.cut_left)
 
     def push(self, x: Tensor, state: ConvTransposeState, final: bool = False) -> Tensor:
+        if x.shape[2] == 0 and not final:  # the first frame, which may be copied, is still to come
+            return self._nothing(x)
         zeros = x.new_zeros(x.shape[0], self.context, x.shape[1])
+        if state.frames is None and self.first == "replicate" and x.shape[2]:
+            state.frames = x[..., :1].transpose(1, 2).expand_as(zeros)
         frames = append(zeros if state.frames is None else state.frames, x)
         state.received += x.shape[2]
         if final:

@@ -1,4 +1,4 @@
-"""The LSTM of EnCodec-like nets: layers as wide as their input, and a skip path around them."""
+"""The LSTMs of EnCodec-like nets, one-way and both ways, with a skip path around them."""
 
 from __future__ import annotations
 
@@ -38,6 +38,10 @@ class Lstm(StreamingModule):
         self.bias_hh = nn.Parameter(torch.zeros(shape[:2]))
         self._packed = Packed(ops.lstm_pack)
 
+    def stacked_names(self, path: str, own: str) -> list[str] | None:
+        """Upstream's entries that one of our parameters is the stack of."""
+        return [f"{path}.{own}_l{i}" for i in range(len(self.weight_ih))]
+
     def init_state(self, batch_size: int) -> LstmState:
         return LstmState()
 
@@ -52,3 +56,97 @@ class Lstm(StreamingModule):
         y: Tensor
         y, state.h, state.c = ops.lstm(x, state.h, state.c, *weights, packed, True)
         return y
+
+
+class BiLstm(StreamingModule):
+    """lstm(x) + (x, x) [B, 2 H, T], every layer in both directions over the whole signal.
+
+    The parameters have torch's names; each is the stack of the forward and the reverse one. Frames
+    that come in pieces are held back until the last one is there.
+
+    The recurrent product of a step is a pointwise convolution: its channels are the two directions
+    as groups, its frames the rows of the batch. So it rounds a row alike in every batch.
+
+    Args:
+        channels: H, width of the input and of each direction
+        layers: L
+    """
+
+    not_streamable_because = "its bidirectional LSTM begins at the end of the signal, too"
+    _FRAMES = 64  # whose gates are computed ahead, so that memory does not grow with the signal
+
+    def __init__(self, channels: int, layers: int) -> None:
+        super().__init__()
+        self.channels, self.layers = channels, layers
+        bound = channels**-0.5
+        for layer in range(layers):
+            width = channels if layer == 0 else 2 * channels
+            for name, shape in {
+                "weight_ih": (2, 4 * channels, width),
+                "weight_hh": (2, 4 * channels, channels),
+                "bias_ih": (2, 4 * channels),
+                "bias_hh": (2, 4 * channels),
+            }.items():
+                values = torch.empty(shape).uniform_(-bound, bound)
+                self.register_parameter(f"{name}_l{layer}", nn.Parameter(values))
+        self._packed = [Packed(ops.conv1d_pack, 2) for _ in range(2 * layers)]
+
+    def stacked_names(self, path: str, own: str) -> list[str]:
+        """Upstream's entries that one of our parameters is the stack of."""
+        return [f"{path}.{own}", f"{path}.{own}_reverse"]
+
+    def init_state(self, batch_size: int) -> list[Tensor]:
+        return []
+
+    def push(self, x: Tensor, state: list[Tensor], final: bool = False) -> Tensor:
+        state.append(x.transpose(1, 2))
+        if not final or not any(part.shape[1] for part in state):
+            return x.new_empty(len(x), 0, 2 * self.channels).transpose(1, 2)
+        frames = y = torch.cat(state, dim=1)
+        state.clear()
+        for layer in range(self.layers):
+            y = self._layer(y, layer)
+        return (y + torch.cat([frames, frames], dim=2)).transpose(1, 2)
+
+    def _layer(self, x: Tensor, layer: int) -> Tensor:
+        """[B, T, 2 H] of x [B, T, H or 2 H]."""
+        weight_ih, weight_hh = self._weight("ih", layer), self._weight("hh", layer)
+        packed = [
+            self._packed[2 * layer].get(weight_ih),
+            self._packed[2 * layer + 1].get(weight_hh),
+        ]
+        bias = getattr(self, f"bias_ih_l{layer}") + getattr(self, f"bias_hh_l{layer}")
+        both = torch.cat([x, x.flip(1)], dim=2).transpose(1, 2)
+        h = c = x.new_zeros(len(x), 2, self.channels)
+        steps = []
+        for begin in range(0, x.shape[1], self._FRAMES):
+            inputs = both[..., begin : begin + self._FRAMES]
+            gates = _product(inputs, weight_ih, bias.flatten(), None, packed[0])
+            for step in gates.unbind(2):
+                rows = h.flatten(1).T[None]
+                h, c = _cell(_product(rows, weight_hh, None, step.T[None], packed[1]), c)
+                steps.append(h)
+        y = torch.stack(steps, dim=1)
+        return torch.cat([y[:, :, 0], y[:, :, 1].flip(1)], dim=2)
+
+    def _weight(self, of: str, layer: int) -> Tensor:
+        """[8 H, C, 1], the directions one after the other."""
+        weight: Tensor = getattr(self, f"weight_{of}_l{layer}")
+        return weight.flatten(0, 1)[..., None]
+
+
+def _product(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, packed: Tensor | None
+) -> Tensor:
+    """weight x + bias + residual, of both directions."""
+    y: Tensor = ops.conv1d(x, weight, bias, residual, None, None, packed, 1, 1, 2)
+    return y
+
+
+def _cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """(h, c) [B, 2, H] after a step with gates [1, 8 H, B], in torch's order i, f, g, o."""
+    shape = (len(c), 2, 4, c.shape[2])
+    i, f, _, o = ops.activation(gates, ops.ACTIVATIONS["sigmoid"])[0].T.reshape(shape).unbind(2)
+    g = gates[0].T.reshape(shape)[:, :, 2]
+    c = f * c + i * ops.activation(g, ops.ACTIVATIONS["tanh"])
+    return o * ops.activation(c, ops.ACTIVATIONS["tanh"]), c

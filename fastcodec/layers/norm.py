@@ -1,8 +1,9 @@
-"""Normalisation over all of a signal's channels and frames."""
+"""Normalisation over all of a signal's channels and frames, or over the channels of a frame."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastcodec import ops
@@ -10,15 +11,23 @@ from fastcodec.layers.streaming import Held, StreamingModule
 
 
 class GroupNorm(StreamingModule):
-    """Group normalisation with one group; it needs the whole signal at once."""
+    """Group normalisation; it needs the whole signal at once.
+
+    Args:
+        channels: C
+        epsilon: added to the variance
+        groups: of equally many neighbouring channels, each with its own statistics
+    """
 
     not_streamable_because = "group normalisation takes its statistics over the whole segment"
 
-    def __init__(self, channels: int, epsilon: float = 1e-5) -> None:
+    def __init__(self, channels: int, epsilon: float = 1e-5, groups: int = 1) -> None:
         super().__init__()
+        if channels % groups:
+            raise ValueError(f"GroupNorm: {channels} channels do not make {groups} groups")
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.epsilon = epsilon
+        self.epsilon, self.groups = epsilon, groups
 
     def init_state(self, batch_size: int) -> list[bool]:
         return [False]
@@ -30,5 +39,32 @@ class GroupNorm(StreamingModule):
         if not final or state[0]:
             raise ValueError(f"GroupNorm.push: {self.not_streamable_because}")
         state[0] = True
-        y = ops.group_norm(x, self.weight, self.bias, self.epsilon)
+        y = self._normalise(x)
         return y if held is None else y + held.take(x.shape[2])
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        count = self.groups
+        parts = zip(
+            x.chunk(count, 1), self.weight.chunk(count), self.bias.chunk(count), strict=True
+        )
+        normal = [ops.group_norm(*part, self.epsilon) for part in parts]
+        if len(normal) == 1:
+            return normal[0]
+        return torch.cat([y.transpose(1, 2) for y in normal], dim=2).transpose(1, 2)
+
+
+class LayerNorm(StreamingModule):
+    """Normalisation over the channels of each frame.
+
+    torch's own: it takes row by row, so that a frame's bits depend on the frame alone.
+    """
+
+    def __init__(self, channels: int, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.epsilon = epsilon
+
+    def push(self, x: Tensor, state: None, final: bool = False) -> Tensor:
+        rows = x.transpose(1, 2).contiguous()
+        return F.layer_norm(rows, self.weight.shape, self.weight, self.bias, self.epsilon).mT

@@ -82,6 +82,9 @@ class Held:
         """Append x [B, C, T]."""
         self.frames = append(self.frames, x)
 
+    def __len__(self) -> int:
+        return 0 if self.frames is None else self.frames.shape[1]
+
     def take(self, count: int) -> Tensor:
         """Remove and return the first ``count`` frames as [B, C, count]."""
         assert self.frames is not None and self.frames.shape[1] >= count
@@ -134,3 +137,72 @@ class Residual(StreamingModule):
             x = layer.push(x, layer_state, final)
         layer, layer_state = last
         return cast(Any, layer).push(x, layer_state, final, state.held)
+
+
+class Sum(StreamingModule):
+    """The sum of parallel branches, in their order, divided by ``divide``.
+
+    Args:
+        branches: layers of one rate and width; what one of them gives early waits for the others
+        divide: 1 leaves the sum as it is
+    """
+
+    def __init__(self, branches: Sequence[StreamingModule], divide: float = 1) -> None:
+        super().__init__()
+        self.branches, self.divide = nn.ModuleList(branches), divide
+        reasons = [b.not_streamable_because for b in branches if b.not_streamable_because]
+        self.not_streamable_because = reasons[0] if reasons else None
+        self.lookahead, self.rate = max(b.lookahead for b in branches), branches[0].rate
+
+    def init_state(self, batch_size: int) -> list[tuple[Any, Held]]:
+        return [(b.init_state(batch_size), Held()) for b in streaming(self.branches)]
+
+    def push(self, x: Tensor, state: list[tuple[Any, Held]], final: bool = False) -> Tensor:
+        for branch, (branch_state, held) in zip(streaming(self.branches), state, strict=True):
+            held.add(branch.push(x, branch_state, final))
+        count = min(len(held) for _, held in state)
+        y = state[0][1].take(count)
+        for _, held in state[1:]:
+            y = y + held.take(count)
+        return y if self.divide == 1 else y / self.divide
+
+
+@dataclass
+class Waiting:
+    """Frames that came and are not passed on yet, and how many have come in all."""
+
+    frames: Tensor | None = None
+    received: int = 0
+
+
+class PadTo(StreamingModule):
+    """x with zeros after its end, up to a multiple of ``multiple`` frames."""
+
+    def __init__(self, multiple: int) -> None:
+        super().__init__()
+        self.multiple = multiple
+
+    def init_state(self, batch_size: int) -> Waiting:
+        return Waiting()
+
+    def push(self, x: Tensor, state: Waiting, final: bool = False) -> Tensor:
+        state.received += x.shape[2]
+        missing = -state.received % self.multiple
+        return nn.functional.pad(x, (0, missing)) if final and missing else x
+
+
+class Regroup(StreamingModule):
+    """x, passed on in multiples of ``multiple`` frames only; the last push passes on all."""
+
+    def __init__(self, multiple: int) -> None:
+        super().__init__()
+        self.multiple, self.lookahead = multiple, multiple - 1
+
+    def init_state(self, batch_size: int) -> Waiting:
+        return Waiting()
+
+    def push(self, x: Tensor, state: Waiting, final: bool = False) -> Tensor:
+        frames = append(state.frames, x)
+        count = frames.shape[1] if final else frames.shape[1] // self.multiple * self.multiple
+        state.frames = frames[:, count:]
+        return frames[:, :count].transpose(1, 2)

@@ -1,6 +1,8 @@
 """The library's operators; ``registry()`` lists them. Importing a name here gives the op itself."""
 
 from fastcodec.ops._op import Op, connect, forced_backend, registry, use_backend
+from fastcodec.ops.activation import activation
+from fastcodec.ops.attention import attention
 from fastcodec.ops.conv1d import ACTIVATIONS, conv1d, conv1d_pack
 from fastcodec.ops.conv_transpose1d import conv_transpose1d, conv_transpose1d_pack
 from fastcodec.ops.group_norm import group_norm
@@ -14,6 +16,8 @@ connect()
 __all__ = [
     "ACTIVATIONS",
     "Op",
+    "activation",
+    "attention",
     "conv1d",
     "conv1d_pack",
     "conv_transpose1d",

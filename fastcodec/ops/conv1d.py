@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fastcodec.ops._op import declare_schema, op, packed_vector, time_major
 
-ACTIVATIONS = {"none": 0, "elu": 1, "leaky_relu": 2, "snake": 3}
+ACTIVATIONS = {
+    "none": 0,
+    "elu": 1,
+    "leaky_relu": 2,
+    "snake": 3,
+    "gelu": 4,
+    "silu": 5,
+    "tanh": 6,
+    "sigmoid": 7,
+}
+
+
+def _gelu(x: Tensor) -> Tensor:
+    """x Phi(x); torch's own loses the negative tail in float32, and is NaN at infinity."""
+    return 0.5 * x * torch.erfc(-(0.5**0.5) * x)
+
+
+_PLAIN: dict[int, Callable[[Tensor], Tensor]] = {
+    4: _gelu,
+    5: F.silu,
+    6: torch.tanh,
+    7: torch.sigmoid,
+}
 
 
 def activate(
@@ -24,6 +48,8 @@ def activate(
             raise ValueError("conv1d: activation 'snake' needs alpha [C]")
         a = alpha[:, None]
         return x + torch.sin(a * x) ** 2 / ((a if beta is None else beta[:, None]) + 1e-9)
+    if activation in _PLAIN:
+        return _PLAIN[activation](x)
     return x
 
 
@@ -69,7 +95,7 @@ def conv1d(
         residual: [B, C_out, T] float, added to the result
         alpha, beta: [C_in] float, parameters of snake (beta: alpha where None)
         packed: what ``conv1d_pack(weight, groups)`` gave; saves the repacking of the weight a call
-        activation: one of ``ACTIVATIONS``, applied to x
+        activation: one of ``ACTIVATIONS``, applied to x; "gelu" is the exact one, by erf
         slope: of leaky ReLU for negative x
 
     Returns:
@@ -96,7 +122,7 @@ def _examples() -> list[tuple[object, ...]]:
     def r(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=g)
 
-    none, elu, leaky, snake = 0, 1, 2, 3
+    none, elu, leaky, snake, gelu = 0, 1, 2, 3, 4
     return [
         (r(2, 1, 50), r(32, 1, 7), r(32), None, None, None, None, 1, 1, 1, none, 0.0),
         (r(1, 32, 19), r(16, 32, 3), r(16), None, None, None, None, 1, 1, 1, elu, 0.0),
@@ -108,6 +134,7 @@ def _examples() -> list[tuple[object, ...]]:
         (r(2, 32, 90), r(2, 32, 7), r(2), r(2, 2, 84), None, None, None, 1, 1, 1, elu, 0.0),
         (r(1, 96, 1), r(40, 96, 1), r(40), None, None, None, None, 1, 1, 1, none, 0.0),
         (r(1, 1, 300), r(64, 1, 64), r(64), None, None, None, None, 16, 1, 1, none, 0.0),
+        (r(2, 64, 5), r(24, 64, 1), None, r(2, 24, 5), None, None, None, 1, 1, 1, gelu, 0.0),
     ]
 
 

@@ -83,7 +83,7 @@ def _examples() -> list[tuple[object, ...]]:
     def r(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=g)
 
-    none, elu, leaky, snake = 0, 1, 2, 3
+    none, elu, leaky, snake, silu = 0, 1, 2, 3, 5
     return [
         (r(2, 32, 9), r(32, 16, 4), r(16), None, None, None, 2, 1, elu, 0.0),
         (r(1, 13, 7), r(13, 5, 10), None, None, None, None, 5, 1, none, 0.0),
@@ -91,6 +91,7 @@ def _examples() -> list[tuple[object, ...]]:
         (r(2, 32, 6), r(32, 4, 4), r(16), None, None, None, 2, 4, leaky, 0.3),
         (r(1, 16, 6), r(16, 8, 7), r(8), r(16), None, None, 3, 1, snake, 0.0),
         (r(1, 8, 3), r(8, 8, 2), r(8), None, None, None, 3, 1, none, 0.0),
+        (r(1, 24, 5), r(24, 1, 4), None, None, None, None, 2, 24, silu, 0.0),
     ]
 
 

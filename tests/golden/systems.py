@@ -4,14 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import run_encodec, run_lyra
+from . import (
+    run_academicodec,
+    run_audiodec,
+    run_dac,
+    run_encodec,
+    run_funcodec,
+    run_lyra,
+    run_mimi,
+    run_snac,
+    run_soundstream,
+    run_speechtokenizer,
+)
 from .cases import Case
 
 # Upstream's name -> (why a case is not of a built system or None, how to run it).
 SYSTEMS: dict[str, tuple[Callable[[Case], str | None], Callable[[Case], None]]] = {
     "encodec": (run_encodec.why_not, run_encodec.run),
     "audiocraft": (run_encodec.why_not, run_encodec.run),
+    "AcademiCodec": (run_academicodec.why_not, run_academicodec.run),
+    "speechtokenizer": (run_speechtokenizer.why_not, run_speechtokenizer.run),
+    "descript-audio-codec": (run_dac.why_not, run_dac.run),
+    "AudioDec": (run_audiodec.why_not, run_audiodec.run),
+    "funcodec": (run_funcodec.why_not, run_funcodec.run),
     "google/lyra": (run_lyra.why_not, run_lyra.run),
+    "moshi (Mimi)": (run_mimi.why_not, run_mimi.run),
+    "snac": (run_snac.why_not, run_snac.run),
+    "audiolm-pytorch": (run_soundstream.why_not, run_soundstream.run),
 }
 
 

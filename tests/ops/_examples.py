@@ -12,6 +12,8 @@ Args = tuple[Any, ...]
 
 # Position of the arguments that have a batch axis, and which axis that is.
 BATCHED = {
+    "activation": {0: 0},
+    "attention": {0: 0, 1: 0, 2: 0},
     "conv1d": {0: 0, 3: 0},
     "conv_transpose1d": {0: 0},
     "group_norm": {0: 0},
@@ -27,6 +29,32 @@ def _random(seed: int) -> Callable[..., Tensor]:
     return lambda *shape: torch.randn(*shape, generator=g)
 
 
+def _activation() -> Iterator[Args]:
+    kinds = [0, 1, 2, 4, 5, 6, 7]
+    for i, (batch, c, frames) in enumerate([(1, 1, 1), (3, 5, 2), (2, 33, 65), (1, 64, 7)]):
+        for kind in kinds[i % 2 :: 2]:
+            yield (5 * _random(i)(batch, c, frames), kind, 0.2)
+
+
+def _attention() -> Iterator[Args]:
+    """(heads, key heads, features of a head, frames, keys), spans of any kind, and batch."""
+    shapes = [
+        (1, 1, 1, 1, 1),
+        (2, 1, 3, 5, 2),
+        (3, 3, 17, 9, 33),
+        (4, 2, 33, 20, 20),
+        (1, 1, 130, 2, 70),
+        (2, 2, 64, 3, 100),
+    ]
+    for i, (heads, kv_heads, d, frames, keys) in enumerate(shapes):
+        r, batch = _random(i), 1 + i % 3
+        g = torch.Generator().manual_seed(i)
+        first = torch.randint(0, keys, (frames,), generator=g)
+        last = first + torch.randint(0, keys + 1, (frames,), generator=g)
+        k, v = r(batch, kv_heads * d, keys), r(batch, kv_heads * d, keys)
+        yield (r(batch, heads * d, frames), k, v, first, last, heads, 2 * d**-0.5)
+
+
 def _conv1d() -> Iterator[Args]:
     """(channels in, out, kernel, stride, dilation, groups, activation, frames out) and batch."""
     shapes = [
@@ -38,7 +66,7 @@ def _conv1d() -> Iterator[Args]:
         (48, 96, 3, 1, 9, 1, 1, 65),
         (8, 8, 3, 1, 1, 8, 2, 11),
         (12, 6, 4, 2, 1, 6, 1, 5),
-        (64, 16, 1, 1, 1, 1, 0, 3),
+        (64, 16, 1, 1, 1, 1, 4, 3),
         (16, 2, 16, 8, 1, 1, 0, 4),
     ]
     for i, (c, n, k, stride, dilation, groups, activation, frames) in enumerate(shapes):
@@ -70,7 +98,7 @@ def _conv_transpose1d() -> Iterator[Args]:
         (17, 33, 7, 3, 1, 3, 2),
         (32, 16, 16, 8, 1, 1, 9),
         (8, 8, 4, 2, 8, 2, 7),
-        (5, 3, 2, 5, 1, 1, 3),
+        (5, 3, 2, 5, 1, 5, 3),
         (24, 12, 10, 5, 2, 2, 1),
         (48, 1, 5, 4, 1, 0, 50),
     ]
@@ -121,6 +149,8 @@ def _snake() -> Iterator[Args]:
 
 
 ODD: dict[str, Callable[[], Iterator[Args]]] = {
+    "activation": _activation,
+    "attention": _attention,
     "conv1d": _conv1d,
     "conv_transpose1d": _conv_transpose1d,
     "group_norm": _group_norm,
@@ -138,7 +168,11 @@ def large(name: str) -> list[Args]:
     codes = torch.randint(0, 256, (3, 8, 900), generator=torch.Generator().manual_seed(0))
     books = r(8, 256, 64)
     lstm = (r(2, 3, 96), r(2, 3, 96), *(0.1 * r(2, 384, 96) for _ in range(2)), *r(2, 2, 384))
+    last = torch.arange(1, 601)
+    window = ((last - 200).clamp(min=0), last)
     made: dict[str, list[Args]] = {
+        "activation": [(r(3, 64, 5000), 4, 0.0), (time_major(r(3, 64, 5000)), 5, 0.0)],
+        "attention": [(r(2, 128, 600), r(2, 64, 600), r(2, 64, 600), *window, 4, 0.18)],
         "conv1d": [
             (r(3, 64, 3000), r(64, 64, 7), r(64), None, None, None, None, 1, 1, 1, 1, 0.0),
             (r(1, 512, 9), r(512, 512, 5), r(512), *none, 1, 1, 1, 1, 0.0),
@@ -188,7 +222,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def in_layout(name: str, args: Args, layout: str) -> Args:
     """The same arguments, the signals of [B, C, T] in another memory layout."""
-    signals = {"lstm": (0,), "conv1d": (0, 3)}.get(name, (0,))
+    signals = {"conv1d": (0, 3), "attention": (0, 1, 2)}.get(name, (0,))
     change = LAYOUTS[layout]
     return tuple(
         change(a) if i in signals and isinstance(a, Tensor) else a for i, a in enumerate(args)

@@ -264,6 +264,8 @@ def tile(op: Op, args: Args, begin: int, end: int) -> Args:
     if op.name == "conv_transpose1d":
         context = -(-args[1].shape[2] // args[6]) - 1
         return (x[..., begin : end + context], *rest)
+    if op.name == "attention":
+        rest[2:4] = args[3][begin:end], args[4][begin:end]
     return (x[..., begin:end], *rest)
 
 

@@ -1,5 +1,5 @@
-// Pointwise activations: snake as an op of its own, and the prologue of a convolution (ELU, leaky
-// ReLU, snake), which writes its input time-major whatever layout it came in.
+// Pointwise activations: as ops of their own (activation, snake) and as the prologue of a
+// convolution, which writes its input time-major whatever layout it came in.
 #include <algorithm>
 
 #include "isa.h"
@@ -16,6 +16,10 @@ FC_INLINE V activate(V x, V alpha, V inverse_beta, V slope) {
   if constexpr (kKind == Activation::kElu) return elu(x);
   if constexpr (kKind == Activation::kLeakyRelu) return leaky_relu(x, slope);
   if constexpr (kKind == Activation::kSnake) return fma(sin_squared(alpha * x), inverse_beta, x);
+  if constexpr (kKind == Activation::kGelu) return gelu(x);
+  if constexpr (kKind == Activation::kSilu) return silu(x);
+  if constexpr (kKind == Activation::kTanh) return tanh(x);
+  if constexpr (kKind == Activation::kSigmoid) return sigmoid(x);
   return x;
 }
 
@@ -61,6 +65,9 @@ template <Activation kKind>
 void prologue_of(const Prologue& p, const float* x, int64_t channel_stride, int64_t frame_stride,
                  int64_t frames, int64_t channels, float* out) {
   if (channels == 1 && frame_stride == 1) return run<kKind>(p, x, frames, 0, false, out);
+  if (kKind != Activation::kSnake && channel_stride == 1 && frame_stride == channels) {
+    return run<kKind>(p, x, frames * channels, 0, false, out);
+  }
   if (channel_stride != 1) return transpose<kKind>(p, x, channel_stride, frames, channels, out);
   for (int64_t t = 0; t < frames; ++t) {
     run<kKind>(p, x + t * frame_stride, channels, 0, true, out + t * channels);
@@ -71,11 +78,12 @@ void prologue_of(const Prologue& p, const float* x, int64_t channel_stride, int6
 
 void prologue(const Prologue& p, const float* x, int64_t channel_stride, int64_t frame_stride,
               int64_t frames, int64_t channels, float* out) {
-  const auto f = p.kind == Activation::kElu         ? prologue_of<Activation::kElu>
-                 : p.kind == Activation::kLeakyRelu ? prologue_of<Activation::kLeakyRelu>
-                 : p.kind == Activation::kSnake     ? prologue_of<Activation::kSnake>
-                                                    : prologue_of<Activation::kNone>;
-  f(p, x, channel_stride, frame_stride, frames, channels, out);
+  constexpr decltype(&prologue_of<Activation::kNone>) kByKind[] = {
+      prologue_of<Activation::kNone>,      prologue_of<Activation::kElu>,
+      prologue_of<Activation::kLeakyRelu>, prologue_of<Activation::kSnake>,
+      prologue_of<Activation::kGelu>,      prologue_of<Activation::kSilu>,
+      prologue_of<Activation::kTanh>,      prologue_of<Activation::kSigmoid>};
+  kByKind[static_cast<int64_t>(p.kind)](p, x, channel_stride, frame_stride, frames, channels, out);
 }
 
 }  // namespace FASTCODEC_ISA_NS

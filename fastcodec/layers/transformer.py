@@ -1,0 +1,170 @@
+"""A streaming causal transformer: every frame sees a window of the frames before it.
+
+A window is counted in absolute positions, and ``ops.attention`` gives a frame's bits whatever else
+is in the cache: so pushes of any size give what the whole signal gives. A layer is made of the
+parts that it is given; a language model may put in its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from fastcodec.layers.attention import KeyValueCache, SelfAttention, Step, angles
+from fastcodec.layers.conv import Activation, Conv1d
+from fastcodec.layers.norm import LayerNorm
+from fastcodec.layers.streaming import StreamingModule
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes of a pre-norm transformer without biases.
+
+    ``feed_forward``: width between its two linear layers; ``context``: frames that a frame sees,
+    itself included, or None for all before it; ``max_period``: of the rotary positions, in frames.
+    """
+
+    layers: int = 8
+    heads: int = 8
+    kv_heads: int | None = None
+    head_features: int | None = None
+    feed_forward: int = 2048
+    activation: str = "gelu"
+    context: int | None = 250
+    max_period: float = 10000.0
+    layer_scale: bool = True
+    epsilon: float = 1e-5
+
+
+class LayerScale(nn.Module):
+    """x [B, C, T] times a factor for each channel (Touvron et al. 2021, arXiv:2103.17239)."""
+
+    def __init__(self, channels: int, initial: float = 0.01) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((channels,), initial))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale[:, None]
+
+
+class FeedForward(nn.Module):
+    """linear2(activation(linear1(x)))."""
+
+    def __init__(self, channels: int, width: int, activation: str = "gelu") -> None:
+        super().__init__()
+        self.linear1 = Conv1d(channels, width, 1, bias=False)
+        self.linear2 = Conv1d(width, channels, 1, bias=False, activation=Activation(activation))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear2(self.linear1(x))
+        return y
+
+
+class TransformerLayer(nn.Module):
+    """x + scale1(attention(norm1(x))), then the same with the feed-forward part.
+
+    Args:
+        attention: called with (x, step, cache)
+        norm1, feed_forward, norm2: called with x
+        scale1, scale2: of what is added; None adds it as it is
+    """
+
+    def __init__(
+        self,
+        attention: SelfAttention,
+        norm1: nn.Module,
+        feed_forward: nn.Module,
+        norm2: nn.Module,
+        scale1: nn.Module | None = None,
+        scale2: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.attention, self.norm1, self.scale1 = attention, norm1, scale1
+        self.feed_forward, self.norm2, self.scale2 = feed_forward, norm2, scale2
+
+    def forward(self, x: Tensor, step: Step, cache: KeyValueCache) -> Tensor:
+        y = self.attention(self.norm1(x), step, cache)
+        x = x + (y if self.scale1 is None else self.scale1(y))
+        y = self.feed_forward(self.norm2(x))
+        return x + (y if self.scale2 is None else self.scale2(y))
+
+
+@dataclass
+class TransformerState:
+    """How many frames have passed, and each layer's keys and values."""
+
+    position: int
+    caches: list[KeyValueCache]
+
+
+class Transformer(StreamingModule):
+    """Layers over x [B, C, T], one after the other.
+
+    Args:
+        layers: all with heads of one size
+        context, max_period: see ``TransformerConfig``
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[TransformerLayer],
+        context: int | None = None,
+        max_period: float = 10000.0,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.context, self.max_period = context, max_period
+
+    def init_state(self, batch_size: int) -> TransformerState:
+        return TransformerState(0, [KeyValueCache() for _ in self.layers])
+
+    def push(self, x: Tensor, state: TransformerState, final: bool = False) -> Tensor:
+        if x.shape[2] == 0:
+            return x
+        step = self._step(x, state, final)
+        for layer, cache in zip(self.layers, state.caches, strict=True):
+            x = layer(x, step, cache)
+        state.position += x.shape[2]
+        return x
+
+    def oldest(self, position: Tensor) -> Tensor:
+        """The first position that the frames at these positions [T] see."""
+        if self.context is None:
+            return torch.zeros_like(position)
+        return (position - self.context + 1).clamp(min=0)
+
+    def _step(self, x: Tensor, state: TransformerState, final: bool) -> Step:
+        position = torch.arange(state.position, state.position + x.shape[2], device=x.device)
+        kept_from = state.position - len(state.caches[0])
+        features = cast(TransformerLayer, self.layers[0]).attention.head_features
+        angle = angles(position, features, self.max_period)
+        keep = state.position + x.shape[2] if self.context is None else self.context - 1
+        return Step(
+            first=self.oldest(position) - kept_from,
+            last=position + 1 - kept_from,
+            cos=angle.cos().to(x.dtype),
+            sin=angle.sin().to(x.dtype),
+            keep=None if final else keep,
+        )
+
+
+def transformer(channels: int, config: TransformerConfig) -> Transformer:
+    """A transformer of plain parts."""
+    return Transformer(
+        [_layer(channels, config) for _ in range(config.layers)], config.context, config.max_period
+    )
+
+
+def _layer(channels: int, config: TransformerConfig) -> TransformerLayer:
+    return TransformerLayer(
+        SelfAttention(channels, config.heads, config.kv_heads, config.head_features),
+        LayerNorm(channels, config.epsilon),
+        FeedForward(channels, config.feed_forward, config.activation),
+        LayerNorm(channels, config.epsilon),
+        LayerScale(channels) if config.layer_scale else None,
+        LayerScale(channels) if config.layer_scale else None,
+    )
