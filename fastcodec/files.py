@@ -1,4 +1,4 @@
-"""Codes in files: our own (.safetensors), EnCodec's (.ecdc) and Lyra's packets (.lyra)."""
+"""Codes in files: our own (.safetensors), EnCodec's (.ecdc), DAC's and Lyra's packets (.lyra)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 
 from fastcodec.codes import ABSENT, Codes
 from fastcodec.errors import FormatError
-from fastcodec.io import checkpoints, codes_file, ecdc, lyra_packets
+from fastcodec.io import checkpoints, codes_file, dac_file, ecdc, lyra_packets
 from fastcodec.io.ecdc_header import LAYOUTS, EcdcHeader
 from fastcodec.io.entropy import ProbabilityModel
 
-SUFFIXES = (".safetensors", ".ecdc", ".lyra")
+SUFFIXES = (".safetensors", ".ecdc", ".dac", ".lyra")
 
 _LYRA_CODEC, _LYRA_FRAME_RATE_HZ, _LYRA_HOP = "lyra_v2", 50.0, 320
 _SAFETENSORS_HEADER_BYTES = 8  # length of the JSON that follows, which begins with "{"
@@ -45,6 +45,11 @@ def save_codes(
         return
     if len(codes) != 1:
         raise ValueError(f"{path}: {suffix} holds one signal, got a batch of {len(codes)}")
+    if suffix == ".dac":
+        raise ValueError(
+            f"{path}: a .dac file holds the loudness of the signal, too: write it with "
+            f"fastcodec.codecs.dac_chunks (compress, or file_of for codes)"
+        )
     if suffix == ".ecdc":
         file = ecdc.EcdcFile.from_codes(codes, uses_lm=lm is not None)
         ecdc.write_ecdc(file, path, None if lm is None else _writing_model(file.model, lm))
@@ -59,6 +64,8 @@ def check_format(path: Path, codec: str, n_codebooks: int | None = None) -> None
         raise ValueError(f"{path}: codes are saved as {', '.join(SUFFIXES)}, got {suffix!r}")
     if suffix == ".ecdc" and codec not in LAYOUTS:
         raise ValueError(f"{path}: .ecdc holds codes of {', '.join(LAYOUTS)}, not of {codec}")
+    if suffix == ".dac" and not codec.startswith("dac"):
+        raise ValueError(f"{path}: .dac holds codes of DAC, not of {codec}")
     if suffix == ".lyra" and not codec.startswith("lyra"):
         raise ValueError(f"{path}: .lyra holds codes of Lyra, not of {codec}")
     sizes = lyra_packets.PACKET_BYTES.keys() | {lyra_packets.N_CODEBOOKS}
@@ -76,7 +83,8 @@ def read_codes(
 
     Args:
         path: written by ``save_codes`` or by the codec's original tools
-        codec: preset to note in the codes, instead of the one the file belongs to
+        codec: preset to note in the codes, instead of the one the file belongs to; a .dac file,
+            which does not say it, needs it
         lm: weights of EnCodec's language model, for an entropy-coded .ecdc file
         n_codebooks: of a .lyra file (16, 30 or 46), where its length fits several
 
@@ -89,7 +97,7 @@ def read_codes(
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such codes file")
     try:
-        codes = _read(path, lm, n_codebooks)
+        codes = _read(path, codec, lm, n_codebooks)
     except FormatError as error:
         raise FormatError(f"{path}: {error}") from error
     return codes if codec is None else replace(codes, codec=codec)
@@ -101,16 +109,32 @@ def kbps_of(codes: Codes, codebook_size: int) -> float:
     return tokens * math.log2(codebook_size) * codes.frame_rate_hz / 1000
 
 
-def _read(path: Path, lm: checkpoints.Source | None, n_codebooks: int | None) -> Codes:
+def _read(
+    path: Path, codec: str | None, lm: checkpoints.Source | None, n_codebooks: int | None
+) -> Codes:
     with open(path, "rb") as file:
         start = file.read(_SAFETENSORS_HEADER_BYTES + 1)
     if path.suffix.lower() == ".lyra":
         return _read_lyra(path, n_codebooks)
+    if start[: len(dac_file.MAGIC)] == dac_file.MAGIC:
+        return _read_dac(path, codec)
     if start[:4] == b"ECDC":
         return _read_ecdc(path, lm)
     if start[_SAFETENSORS_HEADER_BYTES:] == b"{" or path.suffix.lower() == ".safetensors":
         return codes_file.load_codes(path)
     raise FormatError(f"not a codes file; expected one of {', '.join(SUFFIXES)}")
+
+
+def _read_dac(path: Path, codec: str | None) -> Codes:
+    from fastcodec.codecs.dac import PRESETS
+
+    if codec not in PRESETS:
+        raise ValueError(
+            f"{path}: a .dac file does not say which DAC made it; give codec, one of "
+            f"{', '.join(PRESETS)}"
+        )
+    config = PRESETS[codec]
+    return dac_file.read_dac(path).to_codes(codec, config.sample_rate, config.hop)
 
 
 def _read_lyra(path: Path, n_codebooks: int | None) -> Codes:

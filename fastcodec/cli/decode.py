@@ -14,7 +14,7 @@ from torch import Tensor
 
 import fastcodec
 from fastcodec import files
-from fastcodec.cli import batch, options
+from fastcodec.cli import batch, dac, options
 from fastcodec.cli.plan import Job, plan, refuse_existing
 from fastcodec.codes import Codes
 from fastcodec.io import audio
@@ -25,7 +25,7 @@ _CHUNK_S = 0.4  # as in encoding
 def decode(
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="CODES…", help="safetensors, ecdc, lyra files or folders."),
+        typer.Argument(metavar="CODES…", help="safetensors, ecdc, dac, lyra files or folders."),
     ],
     out: options.Out = None,
     file_format: Annotated[
@@ -70,17 +70,26 @@ def decode(
 
     [cyan]fastcodec decode codes/ --out audio/ --format mp3[/cyan]  → a folder
 
+    [cyan]fastcodec decode talk.dac --codec dac_44khz[/cyan]  → at its first rate and loudness
+
     [cyan]fastcodec decode talk.lyra -w lyra/ --codebooks 46[/cyan]  → Lyra packets of 9.2 kbps
     """
     suffix = options.suffix(file_format, out, audio.SUFFIXES)
     jobs = plan(inputs, out, files.SUFFIXES, audio.SUFFIXES, suffix, force)
 
     @functools.cache
-    def net_of(name: str) -> fastcodec.Codec:
+    def net_of(name: str | None) -> fastcodec.Codec:
         known = name in {model.name for model in fastcodec.models()}
         return fastcodec.load(name if known else None, weights, device, precision)
 
     def work(job: Job, progress: batch.Progress) -> dict[str, Any]:
+        if job.source.suffix.lower() == ".dac":
+            if codec is None and weights is None:
+                raise ValueError(f"{job.source}: does not say which DAC made it; give --codec")
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+            started = time.perf_counter()
+            facts = dac.decode(net_of(codec), job, encoding, progress)
+            return facts | {"seconds": time.perf_counter() - started}
         codes = files.read_codes(job.source, codec, lm, codebooks)
         net = net_of(codes.codec)
         targets = _targets(job.target, len(codes))

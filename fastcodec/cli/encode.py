@@ -12,7 +12,7 @@ import typer
 
 import fastcodec
 from fastcodec import files
-from fastcodec.cli import batch, options
+from fastcodec.cli import batch, dac, options
 from fastcodec.cli.plan import Job, plan
 from fastcodec.codes import Codes, join
 from fastcodec.io import audio
@@ -40,10 +40,10 @@ def encode(
         typer.Option(
             "--format",
             "-f",
-            metavar="safetensors|ecdc|lyra",
+            metavar="safetensors|ecdc|dac|lyra",
             show_default=False,
-            help="safetensors holds any codec's codes (default); ecdc and lyra are EnCodec's and "
-            "Lyra's own files.",
+            help="safetensors holds any codec's codes (default); ecdc, dac and lyra are EnCodec's, "
+            "DAC's and Lyra's own files.",
         ),
     ] = None,
     codebooks: Annotated[
@@ -91,6 +91,10 @@ def encode(
 
     def work(job: Job, progress: batch.Progress) -> dict[str, Any]:
         started = time.perf_counter()
+        if job.target.suffix.lower() == ".dac":
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+            facts = dac.encode(net, job, codebooks, kbps, progress)
+            return facts | {"seconds": time.perf_counter() - started}
         codes = encode_file(net, job.source, codebooks, kbps, progress, segment_s)
         seconds = time.perf_counter() - started
         job.target.parent.mkdir(parents=True, exist_ok=True)

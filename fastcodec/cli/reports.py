@@ -15,7 +15,7 @@ from rich.text import Text
 
 import fastcodec
 from fastcodec import _native, files, ops
-from fastcodec.cli import console, options
+from fastcodec.cli import console, dac, options
 from fastcodec.io import audio
 
 _EXTRAS = {
@@ -53,7 +53,10 @@ def info(
     presets = {model.name: model for model in fastcodec.models()}
     if path.is_file():
         is_audio = path.suffix.lower() in audio.SUFFIXES
-        facts = _audio_facts(path) if is_audio else _codes_facts(path, lm, codebooks, presets)
+        if path.suffix.lower() == ".dac":
+            facts = dac.facts(path)
+        else:
+            facts = _audio_facts(path) if is_audio else _codes_facts(path, lm, codebooks, presets)
     elif target in presets:
         facts = asdict(presets[target])
     else:

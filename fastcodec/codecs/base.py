@@ -2,62 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fastcodec import _native, ops
-from fastcodec.codecs.keys import load_tagged
+from fastcodec.codecs import segments
+from fastcodec.codecs.info import CodecInfo, info_of
+from fastcodec.codecs.inputs import Checked
+from fastcodec.codecs.loading import Weights
 from fastcodec.codecs.stream import Stream, Wav, below_autograd, checked_finite
-from fastcodec.codes import ABSENT, Codes, batch
-from fastcodec.errors import WeightsError
-from fastcodec.io import checkpoints, model_file
-from fastcodec.io.checkpoints import State
-from fastcodec.layers.quantize import Quantizer
+from fastcodec.codes import Codes, batch
 from fastcodec.layers.streaming import StreamingModule
-
-Weights = str | os.PathLike[str] | Mapping[str, Any]
 
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class CodecInfo:
-    """Facts of a codec. ``latency`` counts samples of look-ahead on top of the frame itself.
-
-    ``kbps`` is the bit rate of all codebooks. ``streamable`` means both ways; where only ``encode``
-    needs whole signals, ``decode_streamable`` is true nevertheless.
-    ``invariant`` says whether the codes here are bit-identical for any batch, padding, chunking and
-    number of threads: true where the CPU kernels serve every op (torch's own convolutions choose
-    their algorithm by shape).
-    """
-
-    name: str
-    sample_rate_hz: int
-    channels: int
-    frame_rate_hz: float
-    hop: int
-    n_codebooks: int
-    codebook_size: int
-    kbps: float
-    bandwidths_kbps: tuple[float, ...]
-    streamable: bool
-    decode_streamable: bool
-    not_streamable_because: str | None
-    latency: int
-    parameters: int
-    licence: str
-    weights: str
-    invariant: bool
-
-
-class Codec(nn.Module):
+class Codec(Checked):
     """encoder -> residual quantizer -> decoder. Made by ``fastcodec.load``.
 
     A family sets the attributes, and overrides what is its own of ``_encode_batch``,
@@ -66,104 +28,14 @@ class Codec(nn.Module):
 
     encoder: StreamingModule
     decoder: StreamingModule
-    quantizer: Quantizer
     config: Any = None  # a frozen dataclass, the family's CONFIG
-    name: str
-    sample_rate_hz: int
-    channels: int = 1
-    hop: int
-    bandwidths_kbps: tuple[float, ...] = ()
     licence: str = ""
-    weights_at: str = ""
-    drops_tail: bool = False  # encodes only whole frames, as upstream does
-    frame_multiple: int = 1  # the signal is filled up with zeros to a multiple of so many frames
     tile_s: float = 0.4  # of a push inside encode: fits the caches, and hides the cost of a call
-    training_only: re.Pattern[str] | None = None  # entries of a checkpoint that are left out
-
-    @property
-    def frame_rate_hz(self) -> float:
-        """Frames a second."""
-        return self.sample_rate_hz / self.hop
-
-    @property
-    def device(self) -> torch.device:
-        """Where the codebooks are."""
-        return next(iter(self.quantizer.state_dict().values())).device
 
     @property
     def info(self) -> CodecInfo:
         """The codec's facts."""
-        reason = self.encoder.not_streamable_because or self.decoder.not_streamable_because
-        quantizer = self.quantizer
-        bits = (quantizer.codebook_size - 1).bit_length()
-        hold = quantizer.hold or (1,) * quantizer.n_codebooks
-        lookahead = self.encoder.lookahead - (self.hop - 1) + self.decoder.lookahead * self.hop
-        return CodecInfo(
-            name=self.name,
-            sample_rate_hz=self.sample_rate_hz,
-            channels=self.channels,
-            frame_rate_hz=self.frame_rate_hz,
-            hop=self.hop,
-            n_codebooks=quantizer.n_codebooks,
-            codebook_size=quantizer.codebook_size,
-            kbps=bits * self.frame_rate_hz * sum(1 / every for every in hold) / 1000,
-            bandwidths_kbps=self.bandwidths_kbps,
-            streamable=reason is None,
-            decode_streamable=self.decoder.not_streamable_because is None,
-            not_streamable_because=reason,
-            latency=round(lookahead),
-            parameters=sum(p.numel() for p in self.parameters())
-            + sum(b.numel() for b in quantizer.buffers()),
-            licence=self.licence,
-            weights=self.weights_at,
-            invariant=_native.cpu.why_not is None
-            and ops.forced_backend() in (None, "cpu")
-            and self.device.type == "cpu",
-        )
-
-    def load_weights(self, weights: Weights | None) -> None:
-        """Load a published checkpoint by its own keys, weight norm folded, or a converted one.
-
-        Args:
-            weights: path, mapping of upstream's names to tensors, or None for the published one
-
-        Raises:
-            WeightsError: unreadable, unsafe, or not of this codec: every entry that differs
-        """
-        converted = None if isinstance(weights, Mapping | None) else model_file.read(weights)
-        if converted is None:
-            self._load_published(weights)
-        else:
-            load_tagged(self, converted[1], str(weights))
-
-    def _load_published(self, weights: Weights | None) -> None:
-        source = self._from_hub() if weights is None else weights
-        given = isinstance(source, Mapping)
-        what = f"the mapping given for {self.name}" if given else str(source)
-        state = self._adapt(checkpoints.fold_weight_norm(self.read(source)))
-        if (unused := self.training_only) is not None:
-            state = {name: value for name, value in state.items() if not unused.search(name)}
-        load_tagged(self, state, what, self._layout(state))
-
-    def read(self, source: Weights) -> State:
-        """The entries of a checkpoint, or of the one in a folder such as transformers writes."""
-        if not isinstance(source, Mapping) and os.path.isdir(source):
-            source = checkpoints.in_folder(source)
-        return checkpoints.read_state(source)
-
-    def _adapt(self, state: State) -> State:
-        """The entries as upstream's package has them, where a layout differs not only in names."""
-        return state
-
-    def _layout(self, state: State) -> Callable[[str], str]:
-        """How the checkpoint spells the names of the tags."""
-        return str
-
-    def _from_hub(self) -> str | os.PathLike[str]:
-        raise WeightsError(
-            f"{self.name}: its weights cannot be downloaded from here "
-            f"({self.weights_at or 'none are published'}); give the path of a checkpoint as weights"
-        )
+        return info_of(self)
 
     def encode(
         self,
@@ -193,7 +65,7 @@ class Codec(nn.Module):
             ValueError: empty, not finite, integer, of the wrong rate or number of channels
         """
         count = self._n_codebooks(n_codebooks, bandwidth_kbps)
-        segment = self._segment(segment_s)
+        segment = segments.length(self, segment_s)
         if sample_rate_hz is not None and sample_rate_hz != self.sample_rate_hz:
             raise ValueError(
                 f"encode: {self.name} takes {self.sample_rate_hz} Hz, got {sample_rate_hz} Hz; "
@@ -202,7 +74,8 @@ class Codec(nn.Module):
         with below_autograd():
             if isinstance(wav, list | tuple):
                 return self._encode_list(wav, count, progress, segment)
-            return self._encode_segments(self._as_batch(wav, "wav"), count, progress, segment)
+            rows = self._as_batch(wav, "wav")
+            return segments.encode(self, rows, count, progress, segment)
 
     def decode(self, codes: Codes | Tensor, progress: Progress | None = None) -> Tensor:
         """The signals [B, C, S] float32 of codes.
@@ -230,7 +103,7 @@ class Codec(nn.Module):
             out = out.to(self.device)
             for rows in _equal(codes.n_samples.tolist()):
                 n_samples = int(codes.n_samples[rows[0]])
-                y = self._decode_segments(codes[rows], n_samples, progress)[..., :n_samples]
+                y = segments.decode(self, codes[rows], n_samples, progress)[..., :n_samples]
                 out[rows, :, : y.shape[2]] = y
             return out
 
@@ -251,69 +124,6 @@ class Codec(nn.Module):
         if batch_size < 1:
             raise ValueError(f"stream: batch_size must be at least 1, got {batch_size}")
         return Stream(self, batch_size, self._n_codebooks(n_codebooks, bandwidth_kbps))
-
-    def n_frames(self, n_samples: int) -> int:
-        """How many frames a signal of ``n_samples`` makes."""
-        if self.drops_tail:
-            return n_samples // self.hop
-        return -(-n_samples // (self.hop * self.frame_multiple)) * self.frame_multiple
-
-    def _segments(self, n_samples: int, segment: int | None) -> list[tuple[int, int]]:
-        """Where each segment begins and ends; the last takes up to half a segment more."""
-        count = max(1, -((segment - 2 * n_samples) // (2 * segment))) if segment else 1
-        starts = [i * (segment or 0) for i in range(count)]
-        return list(zip(starts, [*starts[1:], n_samples], strict=True))
-
-    def _segment(self, segment_s: float | None) -> int | None:
-        """A segment's length in samples, whole frames."""
-        if segment_s is None:
-            return None
-        if self.info.streamable:
-            raise ValueError(
-                f"encode: {self.name} takes signals of any length in constant memory; leave "
-                f"segment_s out"
-            )
-        unit = self.hop * self.frame_multiple
-        segment = round(segment_s * self.sample_rate_hz / unit) * unit
-        if segment < unit:
-            raise ValueError(f"encode: segment_s must be at least a frame, got {segment_s}")
-        return segment
-
-    def _encode_segments(
-        self, wav: Tensor, n_codebooks: int, progress: Progress | None, segment: int | None
-    ) -> Codes:
-        """As ``_encode_batch``, of each segment on its own."""
-        n_samples = wav.shape[2]
-        if segment is None:
-            return self._encode_batch(wav, n_codebooks, progress)
-        parts = []
-        for begin, end in self._segments(n_samples, segment):
-            parts.append(self._encode_batch(wav[..., begin:end], n_codebooks, None))
-            if progress:
-                progress(end, n_samples)
-        return join_segments(parts, segment)
-
-    def _decode_segments(self, codes: Codes, n_samples: int, progress: Progress | None) -> Tensor:
-        """As ``_decode_batch``, of each segment on its own."""
-        if codes.segment is None:
-            return self._decode_batch(codes, n_samples, progress)
-        out = torch.zeros(len(codes), self.channels, n_samples, device=self.device)
-        at = 0
-        for i, (begin, end) in enumerate(self._segments(n_samples, codes.segment)):
-            frames = self.n_frames(end - begin)
-            part = replace(
-                codes,
-                tokens=codes.tokens[..., at : at + frames],
-                n_samples=torch.full_like(codes.n_samples, end - begin),
-                scale=None if codes.scale is None else codes.scale[:, i : i + 1],
-                segment=None,
-            )
-            y = self._decode_batch(part, end - begin, None)[..., : end - begin]
-            out[..., begin : begin + y.shape[2]] = y
-            at += frames
-            if progress:
-                progress(at, codes.tokens.shape[2])
-        return out
 
     def _encode_batch(self, wav: Tensor, n_codebooks: int, progress: Progress | None) -> Codes:
         state = self.encoder.init_state(len(wav))
@@ -382,7 +192,7 @@ class Codec(nn.Module):
         parts: list[Codes] = [None] * len(signals)  # type: ignore[list-item]
         for rows in _equal(lengths):
             equal = torch.cat([signals[row] for row in rows])
-            part = self._encode_segments(equal, n_codebooks, None, segment)
+            part = segments.encode(self, equal, n_codebooks, None, segment)
             for i, row in enumerate(rows):
                 parts[row] = part[i]
             done += len(rows) * lengths[rows[0]]
@@ -401,84 +211,6 @@ class Codec(nn.Module):
             hold=self.quantizer.hold and self.quantizer.hold[: tokens.shape[1]],
         )
 
-    def _n_codebooks(self, n_codebooks: int | None, bandwidth_kbps: float | None) -> int:
-        most, size = self.quantizer.n_codebooks, self.quantizer.codebook_size
-        if n_codebooks is not None and bandwidth_kbps is not None:
-            raise ValueError("give n_codebooks or bandwidth_kbps, not both")
-        if bandwidth_kbps is not None:
-            if bandwidth_kbps not in self.bandwidths_kbps:
-                raise ValueError(
-                    f"bandwidth_kbps: {self.name} has {self.bandwidths_kbps}, got "
-                    f"{bandwidth_kbps}; n_codebooks takes any number up to {most}"
-                )
-            bits = (size - 1).bit_length()
-            return max(1, int(bandwidth_kbps * 1000 / (bits * self.frame_rate_hz) + 1e-6))
-        if n_codebooks is None:
-            return most
-        if not 1 <= n_codebooks <= most:
-            raise ValueError(f"n_codebooks: {self.name} has 1 to {most}, got {n_codebooks}")
-        return n_codebooks
-
-    def _as_batch(self, wav: object, what: str) -> Tensor:
-        if isinstance(wav, np.ndarray):
-            wav = torch.from_numpy(wav)
-        if not isinstance(wav, Tensor):
-            raise ValueError(
-                f"encode: {what} must be a tensor or an array, got {type(wav).__name__}"
-            )
-        if not wav.dtype.is_floating_point:
-            raise ValueError(
-                f"encode: {what} must hold floats in -1..1, got {wav.dtype}; divide 16-bit PCM "
-                f"by 32768"
-            )
-        if wav.ndim == 1 and self.channels == 1:
-            wav = wav[None]
-        if wav.ndim == 2:
-            wav = wav[None]
-        if wav.ndim != 3 or wav.shape[1] != self.channels:
-            raise ValueError(
-                f"encode: {what} must be [B, {self.channels}, S] or [{self.channels}, S] for "
-                f"{self.name}, got {list(wav.shape)}"
-            )
-        shortest = self.hop if self.drops_tail else 1
-        if wav.shape[0] == 0 or wav.shape[2] < shortest:
-            raise ValueError(
-                f"encode: {what} must hold at least {shortest} sample(s) of at least one signal, "
-                f"got {list(wav.shape)}"
-            )
-        return wav.to(device=self.device, dtype=torch.float32)
-
-    def _check_lengths(self, codes: Codes) -> None:
-        """Before anything is allocated: a file may claim any length."""
-        lengths, frames = codes.n_samples.tolist(), codes.tokens.shape[2]
-        shortest, longest = min(lengths, default=0), max(lengths, default=0)
-        if self.frame_multiple > 1:  # part of a signal need not have as many frames as a whole one
-            needed = -(-longest // self.hop)
-        else:
-            needed = sum(self.n_frames(b - a) for a, b in self._segments(longest, codes.segment))
-        too_long = longest >= (frames + 1) * self.hop or needed > frames
-        if shortest < 1 or too_long:
-            raise ValueError(
-                f"decode: Codes.n_samples must be 1 to what {frames} frames of {self.hop} samples "
-                f"hold, got {shortest} to {longest}"
-            )
-
-    def _check_tokens(self, tokens: Tensor) -> None:
-        most, size = self.quantizer.n_codebooks, self.quantizer.codebook_size
-        if tokens.ndim != 3 or tokens.dtype != torch.int64 or not 1 <= tokens.shape[1] <= most:
-            raise ValueError(
-                f"decode: tokens must be [B, K <= {most}, T] int64 for {self.name}, got "
-                f"{list(tokens.shape)} {tokens.dtype}"
-            )
-        if tokens.numel() == 0:
-            raise ValueError(f"decode: no frames in tokens {list(tokens.shape)}")
-        low, high = int(tokens.min()), int(tokens.max())
-        if low < 0 or high >= size:
-            raise ValueError(
-                f"decode: tokens must be 0..{size - 1} for {self.name}, got {low}..{high}"
-                + (" (-1 marks padding: cut each row to its length)" if low == ABSENT else "")
-            )
-
 
 def _equal(lengths: Sequence[int]) -> list[list[int]]:
     """Row numbers grouped by length."""
@@ -488,13 +220,4 @@ def _equal(lengths: Sequence[int]) -> list[list[int]]:
     return list(groups.values())
 
 
-def join_segments(parts: Sequence[Codes], segment: int) -> Codes:
-    """The codes of a signal from those of its segments of ``segment`` samples."""
-    scales = [part.scale for part in parts if part.scale is not None]
-    return replace(
-        parts[0],
-        tokens=torch.cat([part.tokens for part in parts], dim=2),
-        n_samples=torch.stack([part.n_samples for part in parts]).sum(dim=0),
-        scale=torch.cat(scales, dim=1) if scales else None,
-        segment=segment,
-    )
+__all__ = ["Codec", "CodecInfo", "Progress", "Weights"]

@@ -80,6 +80,8 @@ class Stream:
                 codec._check_tokens(tokens)
             latent = codec.quantizer.decode(tokens.to(codec.device))
             y = codec.decoder.push(latent, self._decoder, final)
+        if isinstance(codes, Codes) and codes.scale is not None:  # the level of the whole signal
+            y = y * codes.scale[:, :1, None].to(y.device)
         self._due += (
             tokens.shape[2] * codec.hop if isinstance(codes, Tensor) else int(codes.n_samples[0])
         )

@@ -181,6 +181,8 @@ REFUSED: dict[str, dict[str, Any]] = {
         frequency({}, {}), "model_conf", codec_domain=["mag_angle", "mag_phase"]
     ),
     "leave 4 of 257 rows": frequency({"ratios": [[4, 2], [4, 1], [4, 1]]}, {}),
+    "final_activation of a 2-D net": frequency({}, {"final_activation": "Tanh"}),
+    "more than 256 layers": changed(RECIPE, "encoder_conf", n_residual_layers=1 << 20),
     "ratios must be pairs": frequency({"ratios": [4, 4, 4, 4]}, {}),
     "last_out_padding must be pairs": frequency({}, {"last_out_padding": [[0, -1], [0, 0]]}),
     "tr_conv_group_ratio must be a whole": frequency({}, {"tr_conv_group_ratio": "2"}),
