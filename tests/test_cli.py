@@ -22,6 +22,7 @@ from fastcodec.cli import console, main
 from fastcodec.io import audio
 
 from . import tame
+from .codecs.test_recognise import saved_by_transformers
 
 COMMANDS = ("encode", "decode", "convert", "info", "models", "doctor", "demo")
 Run = Callable[..., tuple[int, str, str]]
@@ -294,6 +295,43 @@ def test_models(run: Run) -> None:
     assert row["bandwidths_kbps"] == [3, 6, 12, 24] and row["licence"]
     out = run("models")[1]
     assert all(name in out for name in names) and "CC-BY-NC" in out and "24000" in out
+
+
+@pytest.fixture(scope="module")
+def dac_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small DacModel as transformers saves it."""
+    folder = tmp_path_factory.mktemp("dac")
+    saved_by_transformers("Dac", folder)
+    return folder
+
+
+def test_weights_that_say_what_they_are(tmp_path: Path, run: Run, dac_folder: Path) -> None:
+    source = _speech(tmp_path / "a.wav", 0.3, 16_000)
+    converted, codes = tmp_path / "dac.safetensors", tmp_path / "a.safetensors"
+    assert run("convert", dac_folder, converted)[0] == 0
+    assert "exists already" in run("convert", dac_folder, converted)[2]
+    for weights in (dac_folder, converted):
+        assert run("encode", source, "-w", weights, "--force")[0] == 0
+        assert run("decode", codes, "-w", weights, "-o", tmp_path / "b.wav", "--force")[0] == 0
+    net = fastcodec.load(weights=converted)
+    wav, _ = audio.read(source, net.sample_rate_hz, 1)
+    assert torch.equal(files.read_codes(codes).tokens, net.encode(wav).tokens)
+    assert audio.probe(tmp_path / "b.wav").n_samples == wav.shape[1]
+
+
+def test_dac_files(tmp_path: Path, run: Run, dac_folder: Path) -> None:
+    """At the first rate, with all channels; a file does not say which DAC made it."""
+    source, file = _speech(tmp_path / "a.wav", 0.6, 22_050, 2), tmp_path / "a.dac"
+    assert run("encode", source, "-w", dac_folder, "-o", file, "-n", 2)[0] == 0
+    facts = _json(run, "info", file)
+    assert (facts["channels"], facts["sample_rate_hz"], facts["n_codebooks"]) == (2, 22_050, 2)
+    assert run("decode", file, "-w", dac_folder, "-o", tmp_path / "b.wav")[0] == 0
+    header = audio.probe(tmp_path / "b.wav")
+    assert (header.sample_rate_hz, header.channels) == (22_050, 2)
+    assert header.n_samples == audio.probe(source).n_samples
+    assert "does not say which DAC" in run("decode", file, "-o", tmp_path / "c.wav")[2]
+    code, _, err = run("encode", source, "-c", "lyra_v2", "-o", tmp_path / "c.dac")
+    assert code == 1 and "holds codes of DAC, not of lyra_v2" in err
 
 
 def test_info(tmp_path: Path, run: Run) -> None:

@@ -25,7 +25,10 @@ nets = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(nets)
 torch.set_num_threads(1)
 options = json.loads(sys.argv[2])
-codec = nets.encodec(ratios=(8, 5, 4, 2), n_filters=8, lstm=1, **options)
+if isinstance(options, str):
+    codec = nets.STREAMING[options]()
+else:
+    codec = nets.encodec(ratios=(8, 5, 4, 2), n_filters=8, lstm=1, **options)
 codec.sample_rate_hz = 24000
 
 def peak():
@@ -53,14 +56,29 @@ print(json.dumps([encoded - start, peak() - encoded, wav.nbytes, codes.tokens.nb
     ids=["causal", "not causal", "segmented"],
 )
 def test_five_minutes(options: dict[str, object], copies: int) -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(TESTS / "nets.py"), json.dumps(options), str(SECONDS)],
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    encoding, decoding, wav_bytes, codes_bytes = json.loads(run.stdout)
+    encoding, decoding, wav_bytes, codes_bytes = measured(options, SECONDS)
     # The first layer's output alone would be eight times the signal.
     assert encoding <= 3 * codes_bytes + SLACK_BYTES
     assert decoding <= copies * wav_bytes + 3 * codes_bytes + SLACK_BYTES
     assert SLACK_BYTES < 2 * wav_bytes
+
+
+@pytest.mark.parametrize(
+    "name", ["dac, odd strides", "snac, attention", "mimi", "soundstream, audiolm", "audiodec"]
+)
+def test_a_minute_and_a_half_of_every_family(name: str) -> None:
+    encoding, decoding, wav_bytes, codes_bytes = measured(name, 90)
+    assert encoding <= 3 * codes_bytes + SLACK_BYTES
+    assert decoding <= wav_bytes + 3 * codes_bytes + SLACK_BYTES
+    assert SLACK_BYTES < 8 * wav_bytes  # the first layer's output alone
+
+
+def measured(options: object, seconds: int) -> list[int]:
+    """Growth of the process while encoding and decoding, and the bytes of signal and codes."""
+    arguments = [str(TESTS / "nets.py"), json.dumps(options), str(seconds)]
+    run = subprocess.run(
+        [sys.executable, "-c", MEASURE, *arguments], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    numbers: list[int] = json.loads(run.stdout)
+    return numbers
