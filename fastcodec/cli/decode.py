@@ -16,6 +16,7 @@ import fastcodec
 from fastcodec import files
 from fastcodec.cli import batch, dac, options
 from fastcodec.cli.plan import Job, plan, refuse_existing
+from fastcodec.codecs import preset_names
 from fastcodec.codes import Codes
 from fastcodec.io import audio
 
@@ -79,8 +80,8 @@ def decode(
 
     @functools.cache
     def net_of(name: str | None) -> fastcodec.Codec:
-        known = name in {model.name for model in fastcodec.models()}
-        return fastcodec.load(name if known else None, weights, device, precision)
+        known = name if name in preset_names() else None
+        return fastcodec.load(known, weights, device, precision)
 
     def work(job: Job, progress: batch.Progress) -> dict[str, Any]:
         if job.source.suffix.lower() == ".dac":

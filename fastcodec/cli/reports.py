@@ -16,6 +16,7 @@ from rich.text import Text
 import fastcodec
 from fastcodec import _native, files, ops
 from fastcodec.cli import console, dac, options
+from fastcodec.codecs import preset_names
 from fastcodec.io import audio
 
 _EXTRAS = {
@@ -50,17 +51,17 @@ def info(
     [cyan]fastcodec info encodec_48khz[/cyan]  → the codec's facts, where its weights come from
     """
     path = Path(target)
-    presets = {model.name: model for model in fastcodec.models()}
     if path.is_file():
         is_audio = path.suffix.lower() in audio.SUFFIXES
         if path.suffix.lower() == ".dac":
             facts = dac.facts(path)
         else:
-            facts = _audio_facts(path) if is_audio else _codes_facts(path, lm, codebooks, presets)
-    elif target in presets:
-        facts = asdict(presets[target])
+            facts = _audio_facts(path) if is_audio else _codes_facts(path, lm, codebooks)
+    elif target in preset_names():
+        facts = asdict(fastcodec.models(target)[0])
     else:
-        raise ValueError(f"{target}: neither a file nor a preset; presets: {', '.join(presets)}")
+        names = ", ".join(preset_names())
+        raise ValueError(f"{target}: neither a file nor a preset; presets: {names}")
     if as_json:
         console.say_json(facts)
     else:
@@ -148,9 +149,7 @@ def _audio_facts(path: Path) -> dict[str, Any]:
     }
 
 
-def _codes_facts(
-    path: Path, lm: str | None, n_codebooks: int | None, presets: dict[str, fastcodec.CodecInfo]
-) -> dict[str, Any]:
+def _codes_facts(path: Path, lm: str | None, n_codebooks: int | None) -> dict[str, Any]:
     codes = files.read_codes(path, lm=lm, n_codebooks=n_codebooks)
     facts = {
         "kind": "codes",
@@ -162,8 +161,9 @@ def _codes_facts(
         "n_samples": codes.n_samples.tolist(),
         "bytes": path.stat().st_size,
     }
-    if (preset := presets.get(codes.codec)) is None:
+    if codes.codec not in preset_names():
         return facts
+    (preset,) = fastcodec.models(codes.codec)
     return facts | {
         "sample_rate_hz": preset.sample_rate_hz,
         "duration_s": [n / preset.sample_rate_hz for n in codes.n_samples.tolist()],

@@ -102,18 +102,22 @@ def convert(
     return codec.info
 
 
-def models() -> list[CodecInfo]:
-    """The facts of every preset, without weights."""
+def models(*names: str) -> list[CodecInfo]:
+    """The facts of these presets, of all where none is named; their nets take no memory."""
     with torch.device("meta"):
-        return [family.build(name).info for family in FAMILIES for name in family.PRESETS]
+        return [_family(name).build(name).info for name in names or preset_names()]
+
+
+def preset_names() -> list[str]:
+    """What ``load`` knows."""
+    return [name for family in FAMILIES for name in family.PRESETS]
 
 
 def _family(name: str) -> Any:
     for family in FAMILIES:
         if name in family.PRESETS:
             return family
-    names = ", ".join(preset for f in FAMILIES for preset in f.PRESETS)
-    raise ValueError(f"load: there is no codec {name!r}; known: {names}")
+    raise ValueError(f"load: there is no codec {name!r}; known: {', '.join(preset_names())}")
 
 
 def _recognised(weights: str | os.PathLike[str]) -> Codec:
@@ -125,4 +129,4 @@ def _recognised(weights: str | os.PathLike[str]) -> Codec:
     return build_checked(family, name, config, weights)
 
 
-__all__ = ["Codec", "CodecInfo", "Stream", "convert", "load", "models"]
+__all__ = ["Codec", "CodecInfo", "Stream", "convert", "load", "models", "preset_names"]
