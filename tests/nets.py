@@ -217,9 +217,16 @@ STREAMING: dict[str, Callable[[], Codec]] = {
     "dac": lambda: made(dac, _EVEN),
     "snac": lambda: made(snac, snac.from_upstream({**_SNAC, "attn_window_size": None})),
     "snac, attention": lambda: made(snac, snac.from_upstream({**_SNAC, "attn_window_size": 6})),
+    "snac, dense": lambda: made(
+        snac, snac.from_upstream({**_SNAC, "attn_window_size": 4, "depthwise": False})
+    ),
     "mimi": lambda: made(mimi, _MIMI),
     "soundstream, audiolm": lambda: made(
         soundstream, SoundstreamConfig(**_SOUNDSTREAM, **_ATTENTION)
+    ),
+    "soundstream, deeper": lambda: made(
+        soundstream,
+        SoundstreamConfig(**_SOUNDSTREAM, **_ATTENTION, attn_depth=2, attn_xpos_scale_base=7),
     ),
     "soundstream, paper": lambda: made(soundstream, SoundstreamConfig(**_SOUNDSTREAM, **_PAPER)),
     "audiodec": lambda: made(audiodec, _AUDIODEC),

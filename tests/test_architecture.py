@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "io": set(),
     "codecs": {"layers", "ops", "io"},
     "lm": {"layers", "ops", "io"},
-    "train": {"layers", "ops", "io"},
+    "train": {"codecs", "layers", "ops", "io"},
     "cli": {"codecs", "lm", "train", "layers", "ops", "io"},
 }
 TOP = "(top)"  # the package itself: `import fastcodec`

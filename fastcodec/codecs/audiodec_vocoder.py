@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from fastcodec.codecs.keys import tag
-from fastcodec.codecs.settings import checked
-from fastcodec.errors import WeightsError
+from fastcodec.codecs.settings import checked, made
+from fastcodec.errors import WeightsError, shown
 from fastcodec.layers.conv import NONE, Activation, Conv1d, ConvTranspose1d
 from fastcodec.layers.hifigan import ResBlock
 from fastcodec.layers.pointwise import Pointwise
@@ -132,18 +132,15 @@ def from_upstream(config: Mapping[str, Any]) -> VocoderConfig:
         raise WeightsError(f"{WHAT}: upsample_kernel_sizes must be twice the upsample_scales")
     if not isinstance(dilations, list | tuple) or not isinstance(leaky, Mapping):
         raise WeightsError(
-            f"{WHAT}: resblock_dilations must be a list of lists, got {dilations!r}, and "
-            f"nonlinear_activation_params a mapping, got {leaky!r}"
+            f"{WHAT}: resblock_dilations must be a list of lists, got {shown(dilations)}, and "
+            f"nonlinear_activation_params a mapping, got {shown(leaky)}"
         )
     rows = [
         checked(WHAT, {"resblock_dilations": row}, {"resblock_dilations": ()}) for row in dilations
     ]
     settings["resblock_dilations"] = tuple(row["resblock_dilations"] for row in rows)
     slope = checked(f"{WHAT}: nonlinear_activation_params", leaky, {"negative_slope": 0.01})
-    try:
-        return VocoderConfig(**settings, slope=slope["negative_slope"])
-    except ValueError as error:
-        raise WeightsError(str(error)) from error
+    return made(VocoderConfig, **settings, slope=slope["negative_slope"])
 
 
 def generator_params(config: Mapping[str, Any], what: str) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def _generator(source: Source) -> State:
     path = Path(source)
     if path.suffix == ".safetensors" or not path.is_file():
         return read_state(path)
-    return checkpoints.check_dense(read_state(_inner(torchfile.read(path))), path)
+    return checkpoints.state_of(_inner(torchfile.read(path)), str(path))
 
 
 def _inner(tree: Any) -> Any:

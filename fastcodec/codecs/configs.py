@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from fastcodec.errors import WeightsError
-
-_LARGEST = 1 << 24  # of whole numbers, and _LONGEST of lists: a file may claim anything
-_LONGEST = 256
+from fastcodec.codecs.settings import LARGEST, LONGEST
+from fastcodec.errors import WeightsError, listed, shown
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -25,10 +23,10 @@ def from_json(kind: type, values: object, what: str) -> Any:
         WeightsError: an unknown or missing field, or a value of another type
     """
     if not isinstance(values, Mapping):
-        raise WeightsError(f"{what}: expected an object with fields, got {values!r:.100}")
+        raise WeightsError(f"{what}: expected an object with fields, got {shown(values)}")
     hints, known = get_type_hints(kind), {field.name: field for field in fields(kind)}
-    if unknown := sorted(map(str, values.keys() - known.keys())):
-        raise WeightsError(f"{what}: unknown fields: {', '.join(unknown)}")
+    if unknown := values.keys() - known.keys():
+        raise WeightsError(f"{what}: unknown fields: {listed(unknown)}")
     required = {n for n, f in known.items() if f.default is f.default_factory is MISSING}
     if missing := sorted(required - values.keys()):
         raise WeightsError(f"{what}: missing fields: {', '.join(missing)}")
@@ -50,7 +48,7 @@ def _typed(hint: Any, value: Any, what: str) -> Any:
     if origin is Literal:
         good = value in arguments
     elif origin is tuple:
-        good = isinstance(value, list | tuple) and len(value) <= _LONGEST
+        good = isinstance(value, list | tuple) and len(value) <= LONGEST
         if good and arguments[-1] is Ellipsis:
             return tuple(_typed(arguments[0], v, what) for v in value)
         if good and len(value) == len(arguments):
@@ -58,15 +56,21 @@ def _typed(hint: Any, value: Any, what: str) -> Any:
         good = False
     elif is_dataclass(hint):
         return from_json(hint, value, what)  # type: ignore[arg-type]
-    elif hint is float and type(value) in (int, float):
+    elif hint is float and type(value) in (int, float) and -LARGEST <= value <= LARGEST:
         return float(value)
+    elif hint is int:
+        good = type(value) is int and -LARGEST <= value <= LARGEST
     else:
-        good = type(value) is hint and (hint is not int or abs(value) <= _LARGEST)
+        good = type(value) is hint and hint is not float and not _long(value)
     if not good:
         raise WeightsError(
-            f"{what}: expected {getattr(hint, '__name__', hint)}, got {value!r:.100}"
+            f"{what}: expected {getattr(hint, '__name__', hint)}, got {shown(value)}"
         )
     return value
+
+
+def _long(value: object) -> bool:
+    return isinstance(value, str) and len(value) > LONGEST
 
 
 def _first(hints: list[Any], value: Any, what: str) -> Any:
@@ -76,4 +80,4 @@ def _first(hints: list[Any], value: Any, what: str) -> Any:
             return _typed(hint, value, what)
         except WeightsError:
             continue
-    raise WeightsError(f"{what}: expected one of {hints}, got {value!r:.100}")
+    raise WeightsError(f"{what}: expected one of {hints}, got {shown(value)}")

@@ -18,14 +18,14 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from fastcodec.codecs.base import Codec
 from fastcodec.codecs.dac_config import DacConfig, from_transformers, from_upstream
-from fastcodec.codecs.keys import tag
+from fastcodec.codecs.keys import snake_first, tag
 from fastcodec.codecs.stream import Wav, below_autograd, checked_finite
 from fastcodec.io import checkpoints
 from fastcodec.io.checkpoints import State
@@ -33,6 +33,8 @@ from fastcodec.layers.conv import NONE, Activation, Conv1d, ConvTranspose1d
 from fastcodec.layers.pointwise import Pointwise
 from fastcodec.layers.quantize import FactorisedLevel, FactorisedQuantizer
 from fastcodec.layers.streaming import PadTo, Residual, Sequential, StreamingModule
+
+Factorised = TypeVar("Factorised", bound=FactorisedQuantizer)
 
 SNAKE = Activation("snake")
 DILATIONS = (1, 3, 9)
@@ -125,10 +127,6 @@ class Dac(Codec):
     def _levels(self, count: int) -> list[FactorisedLevel]:
         return cast(list[FactorisedLevel], list(self.quantizer.levels)[:count])
 
-    def _adapt(self, state: State) -> State:
-        """alpha is [1, C, 1] in upstream's checkpoints."""
-        return {n: v.reshape(-1) if n.endswith(".alpha") else v for n, v in state.items()}
-
     def _layout(self, state: State) -> Callable[[str], str]:
         return transformers_name if "encoder.conv1.bias" in state else native_name
 
@@ -147,7 +145,7 @@ def encoder(config: DacConfig, padded: bool = True) -> Sequential:
     layers: list[StreamingModule] = [PadTo(config.hop)]
     layers.append(_conv(1, width, 7, 3 * padded, f"{path}.0", activation=NONE))
     for i, stride in enumerate(config.encoder_rates, 1):
-        layers += _units(width, f"{path}.{i}.block", 0, padded)
+        layers += residual_units(width, f"{path}.{i}.block", 0, padded)
         pad = math.ceil(stride / 2) * padded
         layers.append(_conv(width, 2 * width, 2 * stride, pad, f"{path}.{i}.block.4", stride))
         width *= 2
@@ -169,7 +167,7 @@ def decoder(config: DacConfig, padded: bool = True) -> Sequential:
         )
         layers.append(tag(up, f"{path}.{i}.block.1"))
         width //= 2
-        layers += _units(width, f"{path}.{i}.block", 2, padded)
+        layers += residual_units(width, f"{path}.{i}.block", 2, padded)
     last = len(config.decoder_rates) + 2
     layers.append(_conv(width, 1, 7, 3 * padded, f"{path}.{last}"))
     return Sequential(*layers, Pointwise("tanh"))
@@ -180,6 +178,11 @@ def quantizer(config: DacConfig) -> FactorisedQuantizer:
     net = FactorisedQuantizer(
         config.n_codebooks, config.codebook_size, config.codebook_dim, config.dimension
     )
+    return tag_levels(net)
+
+
+def tag_levels(net: Factorised) -> Factorised:
+    """The quantizer, tagged."""
     for i, level in enumerate(net.levels):
         path = f"quantizer.quantizers.{i}"
         tag(level, path)
@@ -195,20 +198,22 @@ def _conv(
     pad: int,
     path: str,
     stride: int = 1,
-    dilation: int = 1,
     activation: Activation = SNAKE,
 ) -> Conv1d:
-    conv = Conv1d(c_in, c_out, kernel, stride, dilation, left=pad, right=pad, activation=activation)
+    conv = Conv1d(c_in, c_out, kernel, stride, left=pad, right=pad, activation=activation)
     return tag(conv, path)
 
 
-def _units(width: int, path: str, first: int, padded: bool) -> list[StreamingModule]:
+def residual_units(
+    width: int, path: str, first: int, padded: bool = True, groups: int = 1
+) -> list[StreamingModule]:
     """Three residual units, the first of which upstream numbers ``first``."""
     units: list[StreamingModule] = []
     for i, dilation in enumerate(DILATIONS, first):
         lost, unit = 3 * dilation, f"{path}.{i}.block"  # by a conv7 without padding, on each side
-        conv7 = _conv(width, width, 7, lost * padded, f"{unit}.1", dilation=dilation)
-        body = [conv7, _conv(width, width, 1, 0, f"{unit}.3")]
+        pad = lost * padded
+        conv7 = Conv1d(width, width, 7, 1, dilation, groups, left=pad, right=pad, activation=SNAKE)
+        body = [tag(conv7, f"{unit}.1"), _conv(width, width, 1, 0, f"{unit}.3")]
         units.append(Residual(body, None if padded else Drop(lost)))
     return units
 
@@ -245,11 +250,8 @@ def output_length(net: nn.Module, length: int) -> int:
 
 
 def native_name(name: str) -> str:
-    """The name in upstream's checkpoints: a snake is the module before its convolution."""
-    if name.startswith("quantizer."):
-        return name + ".weight" if name.endswith(".codebook") else name
-    path, number, leaf = name.rsplit(".", 2)
-    return f"{path}.{int(number) - 1}.alpha" if leaf == "alpha" else name
+    """The name in the checkpoints of upstream, and of SNAC's."""
+    return name + ".weight" if name.endswith(".codebook") else snake_first(name)
 
 
 def transformers_name(name: str) -> str:

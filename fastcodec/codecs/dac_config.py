@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from fastcodec.codecs.settings import checked
-from fastcodec.errors import WeightsError
+from fastcodec.codecs.settings import TRANSFORMERS_UNUSED, checked, made
+from fastcodec.errors import WeightsError, shown
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,7 @@ class DacConfig:
     licence: str = ""
 
     def __post_init__(self) -> None:
-        if min(self.encoder_rates + self.decoder_rates, default=0) < 2 or self.hop != math.prod(
-            self.decoder_rates
-        ):
-            raise ValueError(
-                f"DacConfig: the rates must be 2 or more and have one product, got "
-                f"{self.encoder_rates} and {self.decoder_rates}"
-            )
+        check_rates("DacConfig", self.encoder_rates, self.decoder_rates)
 
     @property
     def hop(self) -> int:
@@ -54,6 +48,14 @@ class DacConfig:
     def dimension(self) -> int:
         """D."""
         return self.latent_dim or self.encoder_dim * 2 ** len(self.encoder_rates)
+
+
+def check_rates(what: str, encoder: tuple[int, ...], decoder: tuple[int, ...]) -> None:
+    """ValueError where the strides of a net like DAC's are not its decoder's, too."""
+    if min(encoder + decoder, default=0) < 2 or math.prod(encoder) != math.prod(decoder):
+        raise ValueError(
+            f"{what}: the rates must be 2 or more and have one product, got {encoder} and {decoder}"
+        )
 
 
 _DEFAULTS = {
@@ -70,13 +72,9 @@ def from_upstream(kwargs: Mapping[str, Any]) -> DacConfig:
     """
     given = {name: value for name, value in kwargs.items() if name not in _TRAINING}
     widths = given.get("codebook_dim")
-    if isinstance(widths, list | tuple) and widths and all(w == widths[0] for w in widths):
-        given["codebook_dim"] = widths[0]
-    values = checked("DAC", given, _DEFAULTS)
-    try:
-        config = DacConfig(**values)
-    except ValueError as error:
-        raise WeightsError(str(error)) from error
+    if isinstance(widths, list | tuple) and all(type(w) is int for w in widths):
+        given["codebook_dim"] = widths[0] if len(set(widths)) == 1 else widths
+    config = made(DacConfig, **checked("DAC", given, _DEFAULTS))
     usual = replace(config, latent_dim=None)  # upstream writes the number that follows, too
     return usual if usual.dimension == config.dimension else config
 
@@ -93,9 +91,8 @@ _TRANSFORMERS = {
     "codebook_size": "codebook_size",
     "codebook_dim": "codebook_dim",
 }
-_UNUSED = {
+_UNUSED = TRANSFORMERS_UNUSED | {
     "hop_length", "quantizer_dropout", "commitment_loss_weight", "codebook_loss_weight",
-    "model_type", "architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path",
 }  # fmt: skip
 
 
@@ -106,7 +103,9 @@ def from_transformers(config: Mapping[str, Any]) -> DacConfig:
         WeightsError: as ``from_upstream``, or another model's file
     """
     if config.get("model_type", "dac") != "dac":
-        raise WeightsError(f"DAC: config.json is of a {config['model_type']!r}, not of a 'dac'")
+        raise WeightsError(
+            f"DAC: config.json is of a {shown(config['model_type'])}, not of a 'dac'"
+        )
     kwargs = {_TRANSFORMERS.get(k, k): v for k, v in config.items() if k not in _UNUSED}
     kwargs.setdefault("sample_rate", 16000)
     return from_upstream(kwargs)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fastcodec.codecs.seanet import SeanetConfig
-from fastcodec.codecs.settings import checked
-from fastcodec.errors import WeightsError
+from fastcodec.codecs.settings import LARGEST, LONGEST, PADDING, TRANSFORMERS_UNUSED, checked, made
+from fastcodec.errors import WeightsError, shown
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,6 @@ _SEANET = {
     "compress": "compress", "num_lstm_layers": "lstm", "use_causal_conv": "causal",
     "norm_type": "norm",
 }  # fmt: skip
-_PADDING = {"reflect": "reflect", "constant": "zero", "replicate": "replicate"}
-# Said by every config of transformers, and nothing of the net.
-UNUSED = {
-    "model_type", "architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path",
-}  # fmt: skip
 
 
 def from_transformers(config: Mapping[str, Any]) -> EncodecConfig:
@@ -59,36 +55,40 @@ def from_transformers(config: Mapping[str, Any]) -> EncodecConfig:
     Raises:
         WeightsError: an unknown setting, or a value that no model here has
     """
-    given = {name: value for name, value in config.items() if name not in UNUSED}
+    given = {name: value for name, value in config.items() if name not in TRANSFORMERS_UNUSED}
     kbps = given.pop("target_bandwidths", [1.5, 3.0, 6.0, 12.0, 24.0])
-    if not isinstance(kbps, list) or not all(type(v) in (int, float) and v > 0 for v in kbps):
-        raise WeightsError(f"EnCodec: target_bandwidths must be positive numbers, got {kbps!r}")
-    c = checked("EnCodec", given, _DEFAULTS, ("chunk_length_s", "overlap"))
-    if c["pad_mode"] not in _PADDING or c["trim_right_ratio"] != 1.0:
+    listed = kbps if isinstance(kbps, list) and len(kbps) <= LONGEST else []
+    if not listed or not all(type(v) in (int, float) and 0 < v <= LARGEST for v in listed):
         raise WeightsError(
-            f"EnCodec: pad_mode must be one of {', '.join(_PADDING)} and trim_right_ratio 1.0, got "
+            f"EnCodec: target_bandwidths must be positive numbers, got {shown(kbps)}"
+        )
+    c = checked("EnCodec", given, _DEFAULTS, ("chunk_length_s", "overlap"))
+    if c["pad_mode"] not in PADDING or c["trim_right_ratio"] != 1.0:
+        raise WeightsError(
+            f"EnCodec: pad_mode must be one of {', '.join(PADDING)} and trim_right_ratio 1.0, got "
             f"{c['pad_mode']!r} and {c['trim_right_ratio']}"
+        )
+    if (c["chunk_length_s"] or 0.0) < 0.0 or not 0.0 <= (c["overlap"] or 0.0) < 1.0:
+        raise WeightsError(
+            f"EnCodec: chunk_length_s must be positive and overlap 0 to 1, got "
+            f"{c['chunk_length_s']} and {c['overlap']}"
         )
     segment = c["chunk_length_s"] and int(c["chunk_length_s"] * c["sampling_rate"])
     if bool(segment) != c["normalize"]:
         raise WeightsError("EnCodec: normalize goes with chunk_length_s, one without the other")
-    try:
-        net = SeanetConfig(
-            padding=_PADDING[c["pad_mode"]],  # type: ignore[arg-type]
-            true_skip=not c["use_conv_shortcut"],
-            **{ours: c[theirs] for theirs, ours in _SEANET.items()},
-        )
-    except ValueError as error:
-        raise WeightsError(str(error)) from error
-    hop = 1
-    for ratio in net.ratios:
-        hop *= ratio
+    net = made(
+        SeanetConfig,
+        padding=PADDING[c["pad_mode"]],
+        true_skip=not c["use_conv_shortcut"],
+        **{ours: c[theirs] for theirs, ours in _SEANET.items()},
+    )
+    hop = math.prod(net.ratios)
     # As transformers counts: with the frames a second rounded up.
     frame_rate_hz, bits = -(-c["sampling_rate"] // hop), (c["codebook_size"] - 1).bit_length()
     return EncodecConfig(
         c["sampling_rate"],
         net,
-        max(1, int(1000 * kbps[-1] // (frame_rate_hz * bits))),
+        max(1, int(1000 * kbps[-1] // (frame_rate_hz * max(1, bits)))),
         c["codebook_size"],
         tuple(float(v) for v in kbps),
         segment=segment or None,

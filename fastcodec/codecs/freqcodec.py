@@ -21,7 +21,7 @@ from fastcodec.layers.conv import NONE, Activation
 from fastcodec.layers.conv2d import Conv2d, ConvTranspose2d, Pair, norm_map
 from fastcodec.layers.norm import GroupNorm
 from fastcodec.layers.spectral import hann, istft, stft
-from fastcodec.layers.streaming import StreamingModule
+from fastcodec.layers.streaming import WholeSignal
 
 FLOOR = 1e-6  # of magnitudes, before a logarithm or a division
 
@@ -63,7 +63,7 @@ def spectrum_of(x: Tensor, domain: str, phase: Tensor | None = None) -> Tensor:
     return torch.stack([magnitude * angle.cos(), magnitude * angle.sin()], dim=-1)
 
 
-class SpectralNet(StreamingModule):
+class SpectralNet(WholeSignal):
     """Layers over maps [B, F, T, C] and then over signals, or the reverse."""
 
     not_streamable_because = "its spectra and their normalisation are of the whole signal"
@@ -74,19 +74,6 @@ class SpectralNet(StreamingModule):
         self.layers = nn.ModuleList(layers)
         self.fft_hop = config.fft_hop
         self.register_buffer("window", hann(config.n_fft), persistent=False)
-
-    def init_state(self, batch_size: int) -> list[bool]:
-        return [False]
-
-    def push(self, x: Tensor, state: list[bool], final: bool = False) -> Tensor:
-        if not final or state[0]:
-            raise ValueError(f"{type(self).__name__}.push: {self.not_streamable_because}")
-        state[0] = True
-        return self.whole(x)
-
-    def whole(self, x: Tensor) -> Tensor:
-        """The output of a whole signal."""
-        raise NotImplementedError
 
 
 class SpectralEncoder(SpectralNet):
@@ -232,7 +219,6 @@ class Builder2d(Builder):
             right[1] = math.ceil(ratio[1] * config.trim_right_ratio)
         cuts = [ratio[0] - right[0], right[0], ratio[1] - right[1], right[1]]
         cuts = [max(0, cut - keep) for cut, keep in zip(cuts, kept, strict=True)]
-        normed = config.norm == "time_group_norm"
         layer = ConvTranspose2d(
             c_in,
             c_out,
@@ -241,7 +227,7 @@ class Builder2d(Builder):
             frequency=(cuts[0], cuts[1]),
             time=(cuts[2], cuts[3]),
             activation=self.activation,
-            norm=tag(GroupNorm(c_out), f"{path}.convtr.norm") if normed else None,
+            norm=self.group_norm(c_out, f"{path}.convtr.norm"),
         )
         self.modules.append(tag(layer, f"{path}.convtr.convtr"))
 
@@ -280,6 +266,5 @@ class Builder2d(Builder):
             padding=config.padding,
             activation=self.activation if activation is None else activation,
         )
-        normed = config.norm == "time_group_norm"
-        norm = tag(GroupNorm(c_out), f"{path}.conv.norm") if normed else None
+        norm = self.group_norm(c_out, f"{path}.conv.norm")
         return Normed(tag(conv, f"{path}.conv.conv"), norm)

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,42 +27,37 @@ from fastcodec.codecs.funcodec_config import TIME, FuncodecConfig, NetConfig
 from fastcodec.codecs.funcodec_quantizer import quantizer
 from fastcodec.codecs.funcodec_semantic import Ppg, Semantics
 from fastcodec.codecs.funcodec_yaml import from_upstream
-from fastcodec.codecs.keys import upstream_names
-from fastcodec.codecs.speechtokenizer import upstream_name
+from fastcodec.codecs.keys import snake_first
 from fastcodec.codecs.stream import Wav, below_autograd, checked_finite
 from fastcodec.codes import Codes, batch
 from fastcodec.errors import WeightsError
 from fastcodec.io import checkpoints
 from fastcodec.io.checkpoints import State
-from fastcodec.layers.conv import Conv1d
 from fastcodec.layers.conv2d import Conv2d, ConvTranspose2d
 from fastcodec.layers.streaming import StreamingModule
 
 CONFIG = FuncodecConfig
 LEVEL = "its input is brought to one level over the whole signal"
-_KBPS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+_KBPS, _HALF = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0), (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 def _preset(
-    encoder: NetConfig, decoder: NetConfig, hub: str = "", halve: bool = False
+    net: NetConfig, hub: str = "", kbps: tuple[float, ...] = _KBPS, **decoder: Any
 ) -> FuncodecConfig:
+    """A model of encoder and decoder alike, but for what ``decoder`` says."""
+    domain = "mag_phase" if net.frequency_ratios else TIME
     return FuncodecConfig(
-        16000,
-        encoder,
-        decoder,
-        bandwidths_kbps=tuple(kbps / 2 for kbps in _KBPS) if halve else _KBPS,
-        domain=("mag_phase", "mag_phase") if encoder.frequency_ratios else (TIME, TIME),
-        hub=f"alibaba-damo/audio_codec-{hub}-pytorch" if hub else "",
-        licence="MIT" if hub else "",
-    )
+        16000, net, replace(net, **decoder), bandwidths_kbps=kbps, domain=(domain, domain),
+        hub=f"alibaba-damo/audio_codec-{hub}-pytorch" if hub else "", licence="MIT" if hub else "",
+    )  # fmt: skip
 
 
 _DS320, _DS640 = NetConfig(), NetConfig(ratios=(8, 5, 4, 2, 2))
-_FREQUENCY = NetConfig(
-    channels=3, ratios=(1, 1, 2, 1), frequency_ratios=(4, 4, 4, 4), dilation_base=1
-)
-_GR1 = replace(_FREQUENCY, n_filters=16, seq_model="none", conv_group_ratio=1)
-_GR8 = replace(_FREQUENCY, conv_group_ratio=8)
+_GR8 = NetConfig(
+    channels=3, ratios=(1, 1, 2, 1), frequency_ratios=(4, 4, 4, 4), dilation_base=1,
+    conv_group_ratio=8,
+)  # fmt: skip
+_GR1 = replace(_GR8, n_filters=16, seq_model="none", conv_group_ratio=1)
 _SOUNDSTREAM = NetConfig(
     dimension=512, n_residual_layers=3, causal=True, norm="weight_norm", seq_model="none"
 )
@@ -69,23 +65,17 @@ _SOUNDSTREAM = NetConfig(
 # The nets of ds640, gr1 and gr8 are the nearest that is public: upstream publishes the true ones
 # in a config.yaml beside the weights, and ``load_weights`` goes by that. The last one is a recipe.
 PRESETS = {
-    "funcodec_en_16k_nq32ds320": _preset(_DS320, _DS320, "encodec-en-libritts-16k-nq32ds320"),
-    "funcodec_en_16k_nq32ds640": _preset(_DS640, _DS640, "encodec-en-libritts-16k-nq32ds640", True),
-    "funcodec_zh_en_16k_nq32ds320": _preset(_DS320, _DS320, "encodec-zh_en-general-16k-nq32ds320"),
-    "funcodec_zh_en_16k_nq32ds640": _preset(
-        _DS640, _DS640, "encodec-zh_en-general-16k-nq32ds640", True
-    ),
+    "funcodec_en_16k_nq32ds320": _preset(_DS320, "encodec-en-libritts-16k-nq32ds320"),
+    "funcodec_en_16k_nq32ds640": _preset(_DS640, "encodec-en-libritts-16k-nq32ds640", _HALF),
+    "funcodec_zh_en_16k_nq32ds320": _preset(_DS320, "encodec-zh_en-general-16k-nq32ds320"),
+    "funcodec_zh_en_16k_nq32ds640": _preset(_DS640, "encodec-zh_en-general-16k-nq32ds640", _HALF),
     "freqcodec_en_16k_gr1nq32ds320": _preset(
-        _GR1,
-        replace(_GR1, tr_conv_group_ratio=2),
-        "freqcodec_magphase-en-libritts-16k-gr1nq32ds320",
+        _GR1, "freqcodec_magphase-en-libritts-16k-gr1nq32ds320", tr_conv_group_ratio=2
     ),
     "freqcodec_en_16k_gr8nq32ds320": _preset(
-        _GR8,
-        replace(_GR8, tr_conv_group_ratio=8),
-        "freqcodec_magphase-en-libritts-16k-gr8nq32ds320",
+        _GR8, "freqcodec_magphase-en-libritts-16k-gr8nq32ds320", tr_conv_group_ratio=8
     ),
-    "funcodec_soundstream_16k_nq32ds320": _preset(_SOUNDSTREAM, _SOUNDSTREAM),
+    "funcodec_soundstream_16k_nq32ds320": _preset(_SOUNDSTREAM),
 }
 
 
@@ -153,20 +143,16 @@ class Funcodec(Codec):
             self._build(found)
 
     def _adapt(self, state: State) -> State:
-        """Other shapes of the same: linear layers, snakes, convolutions of maps."""
-        state = {n: v.reshape(-1) if n.endswith(".alpha") else v for n, v in state.items()}
-        for ours, (theirs, *_) in upstream_names(self).items():
-            value, layer = state.get(theirs), self.get_submodule(ours.rpartition(".")[0])
-            if value is None:
-                continue
-            if value.ndim == 2 and isinstance(layer, Conv1d):
-                state[theirs] = value[..., None]
-            if value.ndim == 4 and isinstance(layer, Conv2d | ConvTranspose2d):
-                state[theirs] = layer.kernel_form(value)
-        return state
+        """Convolutions of maps have another form here."""
+        out = dict(state)
+        for layer in self.modules():
+            key = f"{getattr(layer, 'upstream_path', '')}.weight"
+            if isinstance(layer, Conv2d | ConvTranspose2d) and key in out and out[key].ndim == 4:
+                out[key] = layer.kernel_form(out[key])
+        return out
 
     def _layout(self, state: State) -> Callable[[str], str]:
-        return upstream_name
+        return snake_first
 
     def _encode_batch(self, wav: Tensor, n_codebooks: int, progress: Progress | None) -> Codes:
         if not self.config.normalize:
@@ -338,8 +324,7 @@ class SemanticCodec(Funcodec):
     def _decode_beside(self, tokens: Tensor, ppg: Tensor, n_samples: int) -> Tensor:
         classes = self.semantics.latents(ppg, tokens.shape[2], n_samples // self.hop)
         latent = self.semantics.after(self.quantizer.decode(tokens), classes)
-        y: Tensor = self.decoder(latent)
-        return y[..., :n_samples]
+        return self.decoder(latent)[..., :n_samples]
 
 
 def _kind(config: FuncodecConfig) -> type[Funcodec]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from fastcodec.layers.conv import Padding
+from fastcodec.codecs.seanet import SeanetSizes
+from fastcodec.errors import shown
 
 # Channels that each of FreqCodec's domains has: of the spectrum's features and of the net's output.
 DOMAINS_IN = {"mag_phase": 3, "mag_angle": 2, "stft": 2, "mag": 1, "mag_oracle_phase": 1}
@@ -15,7 +16,7 @@ _MOST_LAYERS = 256  # a file may claim any number
 
 
 @dataclass(frozen=True)
-class NetConfig:
+class NetConfig(SeanetSizes):
     """Constructor arguments of SEANetEncoder, SEANetDecoder and of their 2-D forms.
 
     Under upstream's names where the value has one. ``ratios`` are over time, in the decoder's
@@ -25,22 +26,9 @@ class NetConfig:
     ``last_out_padding``: rows and frames that the last transposed convolution keeps on each side.
     """
 
-    channels: int = 1
-    dimension: int = 128
-    n_filters: int = 32
-    n_residual_layers: int = 1
-    ratios: tuple[int, ...] = (8, 5, 4, 2)
-    frequency_ratios: tuple[int, ...] = ()
-    kernel_size: int = 7
-    last_kernel_size: int = 7
-    residual_kernel_size: int = 3
-    dilation_base: int = 2
-    compress: int = 2
     causal: bool = False
-    padding: Padding = "reflect"
-    true_skip: bool = False
     norm: str = "time_group_norm"
-    activation: str = "elu"
+    frequency_ratios: tuple[int, ...] = ()
     slope: float = 0.0
     final_tanh: bool = False
     seq_model: str = "lstm"
@@ -59,7 +47,7 @@ class NetConfig:
         if self.causal and self.norm == "time_group_norm":
             raise ValueError("FunCodec: norm time_group_norm cannot be causal")
         if self.seq_model not in ("lstm", "transformer", "none"):
-            raise ValueError(f"FunCodec: seq_model {self.seq_model!r} is not supported")
+            raise ValueError(f"FunCodec: seq_model {shown(self.seq_model)} is not supported")
         if max(len(self.ratios) * self.n_residual_layers, self.seq_layer_num) > _MOST_LAYERS:
             raise ValueError(f"FunCodec: no net has more than {_MOST_LAYERS} layers of a kind")
         if self.frequency_ratios and (self.final_tanh or self.add_snake_activation):

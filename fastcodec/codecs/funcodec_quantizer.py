@@ -24,10 +24,10 @@ def quantizer(config: FuncodecConfig) -> Quantizer:
     if config.codec_dim is None and config.codec_range is None and config.q0_ds_ratio == 1:
         sizes = (config.n_codebooks, config.codebook_size, config.encoder.dimension)
         return tag(ResidualQuantizer(*sizes), BOOKS)
-    return ProjectedQuantizer(config)
+    return FuncodecQuantizer(config)
 
 
-class ProjectedQuantizer(Quantizer):
+class FuncodecQuantizer(Quantizer):
     """A residual quantizer of projected latents, or one whose first codebook has half the rate."""
 
     def __init__(self, config: FuncodecConfig) -> None:

@@ -54,8 +54,7 @@ class Semantics(nn.Module):
     def after(self, quantised: Tensor, ppg: Tensor) -> Tensor:
         """What is decoded, of the quantised latents."""
         if self.config.usage == "concat":
-            y: Tensor = self.beside(torch.cat([ppg, quantised], dim=1))
-            return y
+            return self.beside(torch.cat([ppg, quantised], dim=1))
         return quantised + ppg
 
     def rows(self, ppg: Ppg | Sequence[Ppg] | None, count: int) -> list[Tensor]:

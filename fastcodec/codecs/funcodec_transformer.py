@@ -6,33 +6,18 @@ funcodec/modules/normed_modules/transformer.py@3435d870: normalisation first, no
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastcodec import ops
 from fastcodec.codecs.keys import tag
 from fastcodec.layers.conv import NONE, Activation, Conv1d
-from fastcodec.layers.streaming import StreamingModule
+from fastcodec.layers.norm import LayerNorm
+from fastcodec.layers.streaming import WholeSignal
 
 HEADS = 4
 UNITS = 2048  # of the feed-forward layers
+EPSILON = 1e-12  # of the normalisations
 RELU = Activation("leaky_relu", 0.0)
-
-
-class LayerNorm(nn.Module):
-    """Normalisation of every frame over its channels."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T] of x [B, C, T]."""
-        frames = x.transpose(1, 2).contiguous()
-        return F.layer_norm(frames, self.weight.shape, self.weight, self.bias, 1e-12).transpose(
-            1, 2
-        )
 
 
 class Block(nn.Module):
@@ -45,7 +30,9 @@ class Block(nn.Module):
         def linear(c_in: int, c_out: int, name: str, activation: Activation = NONE) -> Conv1d:
             return tag(Conv1d(c_in, c_out, 1, activation=activation), f"{path}.{name}")
 
-        self.norm1, self.norm2 = (tag(LayerNorm(channels), f"{path}.norm{i}") for i in (1, 2))
+        self.norm1, self.norm2 = (
+            tag(LayerNorm(channels, EPSILON), f"{path}.norm{i}") for i in (1, 2)
+        )
         self.q, self.k, self.v, self.out = (
             linear(channels, channels, f"self_attn.linear_{name}")
             for name in ("q", "k", "v", "out")
@@ -63,11 +50,10 @@ class Block(nn.Module):
             self.q(y), self.k(y), self.v(y), torch.zeros_like(last), last, HEADS, scale
         )
         x = x + self.out(y)
-        y = x + self.w_2(self.w_1(self.norm2(x)))
-        return y
+        return x + self.w_2(self.w_1(self.norm2(x)))
 
 
-class Transformer(StreamingModule):
+class Transformer(WholeSignal):
     """Blocks and a last normalisation over a whole signal, and a skip path around all.
 
     Args:
@@ -88,15 +74,9 @@ class Transformer(StreamingModule):
         self.blocks = nn.ModuleList(
             Block(channels, causal, f"{path}.encoders.{i}") for i in range(blocks)
         )
-        self.after_norm = tag(LayerNorm(channels), f"{path}.after_norm")
+        self.after_norm = tag(LayerNorm(channels, EPSILON), f"{path}.after_norm")
 
-    def init_state(self, batch_size: int) -> list[bool]:
-        return [False]
-
-    def push(self, x: Tensor, state: list[bool], final: bool = False) -> Tensor:
-        if not final or state[0]:
-            raise ValueError(f"Transformer.push: {self.not_streamable_because}")
-        state[0] = True
+    def whole(self, x: Tensor) -> Tensor:
         y = x
         for block in self.blocks:
             y = block(y)

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from fastcodec.codecs.funcodec_config import TIME, FuncodecConfig, NetConfig, PpgConfig
-from fastcodec.codecs.settings import checked
-from fastcodec.errors import WeightsError
-from fastcodec.layers.conv import Padding
-from fastcodec.optional import require
+from fastcodec.codecs.settings import LARGEST, LONGEST, PADDING, checked, made
+from fastcodec.errors import WeightsError, listed, shown
+from fastcodec.io import config_file
 
 # Entries of the file that make the net; others that begin so are a mistake.
 _PARTS = ("encoder", "quantizer", "decoder", "model", "frontend", "normalize")
@@ -58,9 +57,6 @@ _TRAINING = {
     "phase_invariant_training", "pit_feat_loss_weight", "pit_disc_loss_weight",
     "feat_match_layer_start", "overlap_ratio",
 }  # fmt: skip
-_PADDING: dict[str, Padding] = {
-    "reflect": "reflect", "constant": "zero", "replicate": "replicate"
-}  # fmt: skip
 
 
 def read(path: Path) -> FuncodecConfig:
@@ -69,11 +65,7 @@ def read(path: Path) -> FuncodecConfig:
     Raises:
         WeightsError: not YAML, or as ``from_upstream``
     """
-    yaml = require("yaml", "weights", f"reading {path.name}")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{path}: not a YAML file: {error}") from error
+    config = config_file.read(path)
     if not isinstance(config, Mapping):
         raise WeightsError(f"{path}: a table of settings expected, got {type(config).__name__}")
     return from_upstream(config)
@@ -86,25 +78,22 @@ def from_upstream(config: Mapping[str, Any]) -> FuncodecConfig:
         WeightsError: a setting that is not known, or a value that is not supported, by its name
     """
     known = {*_PARTS, *(f"{part}_conf" for part in _PARTS)}
-    _refuse("FunCodec", (name for name in map(str, config) if name.startswith(_PARTS)), known)
+    _refuse("FunCodec", (n for n in config if isinstance(n, str) and n.startswith(_PARTS)), known)
     for name in ("frontend", "normalize"):
-        _one_of(f"FunCodec: {name}", str(config.get(name)).lower(), ("none",))
-    size = checked("FunCodec", {"input_size": config.get("input_size", 1)}, {"input_size": 1})
-    encoder = _net(config, "encoder", channels=size["input_size"])
+        value = config.get(name)
+        _one_of(f"FunCodec: {name}", "none" if value is None else _lower(value), ("none",))
+    channels = checked("FunCodec", {"input_size": config.get("input_size", 1)}, {"input_size": 1})
+    encoder = _net(config, "encoder", channels=channels["input_size"])
     decoder = _net(config, "decoder", dimension=encoder.dimension)
     model = _model(config)
-    try:
-        return FuncodecConfig(
-            encoder=encoder, decoder=decoder, **model, **_quantizer(config, encoder, model)
-        )
-    except ValueError as error:
-        raise WeightsError(str(error)) from error
+    sizes = _quantizer(config, encoder, model)
+    return made(FuncodecConfig, encoder=encoder, decoder=decoder, **model, **sizes)
 
 
 def _part(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     value = config.get(name) or {}
     if not isinstance(value, Mapping):
-        raise WeightsError(f"FunCodec: {name} must be a table of settings, got {value!r}")
+        raise WeightsError(f"FunCodec: {name} must be a table of settings, got {shown(value)}")
     return dict(value)
 
 
@@ -122,9 +111,9 @@ def _net(config: Mapping[str, Any], part: str, **sizes: Any) -> NetConfig:
     if found["norm"] == "time_layer_norm":  # upstream gives it no layer
         found["norm"] = "none"
     if given.get("norm_params") not in (None, {}, {"num_groups": 1}):
-        raise WeightsError(f"{what}: norm_params {given['norm_params']!r} is not supported")
-    pad_mode = _one_of(f"{what}: pad_mode", given.get("pad_mode", "reflect"), _PADDING)
-    found["padding"] = _PADDING[pad_mode]
+        raise WeightsError(f"{what}: norm_params {shown(given['norm_params'])} is not supported")
+    pad_mode = _one_of(f"{what}: pad_mode", given.get("pad_mode", "reflect"), PADDING)
+    found["padding"] = PADDING[pad_mode]
     found["seq_model"] = given.get("seq_model", "lstm") or "none"
     found.update(_activation(what, given))
     if kind.endswith("_2d"):
@@ -142,15 +131,16 @@ def _activation(what: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The activation, and whether the decoder ends in tanh."""
     name = _one_of(
         f"{what}: activation",
-        str(given.get("activation", "ELU")).lower(),
+        _lower(given.get("activation", "ELU")),
         ("elu", "snake", "leakyrelu", "relu"),
     )
-    parameters = dict(given.get("activation_params", {"alpha": 1.0}) or {})
+    parameters = {"alpha": 1.0} if "activation_params" not in given else {}
+    parameters |= _part(given, "activation_params")
     slope = parameters.pop("negative_slope", 0.01) if name == "leakyrelu" else 0.0
     neutral = name == "snake" or not parameters or (name == "elu" and parameters == {"alpha": 1.0})
-    if not neutral or not isinstance(slope, float):
+    if not neutral or not isinstance(slope, float) or not abs(slope) <= LARGEST:
         raise WeightsError(
-            f"{what}: activation_params {given.get('activation_params')!r} of {name} is not "
+            f"{what}: activation_params {shown(given.get('activation_params'))} of {name} is not "
             f"supported"
         )
     final = _one_of(f"{what}: final_activation", given.get("final_activation"), (None, "Tanh"))
@@ -171,21 +161,22 @@ def _two_dimensional(what: str, given: Mapping[str, Any]) -> dict[str, Any]:
     }
     for name in ("conv_group_ratio", "tr_conv_group_ratio"):
         ratio = given.get(name, -1)
-        if not isinstance(ratio, int) or isinstance(ratio, bool):
-            raise WeightsError(f"{what}: {name} must be a whole number, got {ratio!r}")
+        if type(ratio) is not int or abs(ratio) > LARGEST:
+            raise WeightsError(f"{what}: {name} must be a whole number, got {shown(ratio)}")
         found[name] = ratio if ratio > 0 else None
     return found
 
 
 def _pairs(what: str, value: Any, least: int) -> list[tuple[int, ...]]:
     """Pairs of whole numbers, of which there is at least one."""
-    rows = list(value) if isinstance(value, list | tuple) else []
+    rows = list(value) if isinstance(value, list | tuple) and len(value) <= LONGEST else []
     pairs = [tuple(row) if isinstance(row, list | tuple) else () for row in rows]
     good = all(
-        len(pair) == 2 and all(type(n) is int and n >= least for n in pair) for pair in pairs
+        len(pair) == 2 and all(type(n) is int and least <= n <= LARGEST for n in pair)
+        for pair in pairs
     )
     if not good or not pairs:
-        raise WeightsError(f"{what} must be pairs of whole numbers, got {value!r}")
+        raise WeightsError(f"{what} must be pairs of whole numbers, got {shown(value)}")
     return pairs
 
 
@@ -235,16 +226,24 @@ def _model(config: Mapping[str, Any]) -> dict[str, Any]:
         _one_of(f"{what}: codec_domain", found["codec_domain"], (TIME,))
     else:
         domain = found["codec_domain"]
-        if not isinstance(domain, list | tuple) or len(domain) != 2 or TIME in domain:
-            raise WeightsError(f"{what}: codec_domain {domain!r} is not supported")
+        if not isinstance(domain, list | tuple) or len(domain) != 2 or not _spectral(domain):
+            raise WeightsError(f"{what}: codec_domain {shown(domain)} is not supported")
         fft = checked(
             "FunCodec: domain_conf",
             _part(found, "domain_conf"),
             {"n_fft": 512, "hop_length": 160},
         )
-        out |= {"domain": (str(domain[0]), str(domain[1]))}
+        out |= {"domain": tuple(domain)}
         out |= {"n_fft": fft["n_fft"], "fft_hop": fft["hop_length"]}
     return out
+
+
+def _spectral(domain: Iterable[Any]) -> bool:
+    return all(isinstance(name, str) and name != TIME for name in domain)
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
 
 
 def _ppg(given: Mapping[str, Any]) -> PpgConfig:
@@ -265,12 +264,12 @@ def _ppg(given: Mapping[str, Any]) -> PpgConfig:
 
 
 def _refuse(what: str, given: Iterable[Any], known: Iterable[str]) -> None:
-    if unknown := sorted({str(name) for name in given} - set(known)):
-        raise WeightsError(f"{what}: unknown settings: {', '.join(unknown)}")
+    if unknown := set(given) - set(known):
+        raise WeightsError(f"{what}: unknown settings: {listed(unknown)}")
 
 
 def _one_of(what: str, value: Any, known: Iterable[Any]) -> Any:
     if not any(value == one and type(value) is type(one) for one in known):
-        listed = ", ".join("null" if one is None else str(one) for one in known)
-        raise WeightsError(f"{what}: only {listed} is supported, got {value!r}")
+        names = ", ".join("null" if one is None else str(one) for one in known)
+        raise WeightsError(f"{what}: only {names} is supported, got {shown(value)}")
     return cast(Any, value)

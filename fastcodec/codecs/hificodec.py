@@ -24,8 +24,7 @@ from torch import Tensor, nn
 
 from fastcodec.codecs.base import Codec, Weights
 from fastcodec.codecs.keys import tag
-from fastcodec.codecs.settings import checked
-from fastcodec.errors import WeightsError
+from fastcodec.codecs.settings import checked, made
 from fastcodec.io import checkpoints, torchfile
 from fastcodec.io.checkpoints import State
 from fastcodec.layers.conv import NONE, Activation, Conv1d, ConvTranspose1d
@@ -155,7 +154,7 @@ class Hificodec(Codec):
         path = Path(source)
         if path.suffix == ".safetensors" or not path.is_file():
             return super().read(source)
-        return checkpoints.check_dense(checkpoints.read_state(_flat(torchfile.read(path))), path)
+        return checkpoints.state_of(_flat(torchfile.read(path)), str(path))
 
     def _layout(self, state: State) -> Callable[[str], str]:
         return upstream_name
@@ -275,10 +274,7 @@ def from_upstream(config: Mapping[str, Any]) -> HificodecConfig:
     rows = dilations if isinstance(dilations, list | tuple) else [dilations]
     sizes = {f"resblock_dilation_sizes[{i}]": row for i, row in enumerate(rows)}
     sizes = checked("HiFi-Codec", sizes, dict.fromkeys(sizes, (1,)))
-    try:
-        return HificodecConfig(resblock_dilation_sizes=tuple(sizes.values()), **settings)
-    except ValueError as error:
-        raise WeightsError(str(error)) from error
+    return made(HificodecConfig, resblock_dilation_sizes=tuple(sizes.values()), **settings)
 
 
 def build(name: str, config: HificodecConfig | None = None) -> Hificodec:

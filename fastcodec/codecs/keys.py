@@ -7,6 +7,7 @@ LSTM, the codebooks of a quantizer) is their stack.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -87,6 +88,9 @@ def load_tagged(
 ) -> None:
     """Copy a checkpoint, weight norm already folded, into a tagged net.
 
+    Linear layers [C', C] become the convolutions of kernel 1 that they are here, and the alpha
+    [1, C, 1] of a snake becomes [C].
+
     Args:
         net: built with ``tag``
         state: upstream's entries
@@ -104,11 +108,27 @@ def load_tagged(
         for name in theirs
     }
     flat = _Flat(shapes)
-    load_strict(flat, state, what)
+    load_strict(
+        flat, {name: _fitted(value, shapes.get(name)) for name, value in state.items()}, what
+    )
     with torch.no_grad():
         for own, theirs in names.items():
-            entries = [flat.entries[name] for name in theirs]
+            entries = [flat.entries[name].to(own_state[own].dtype) for name in theirs]
             own_state[own].copy_(torch.stack(entries) if _stacked(net, own) else entries[0])
+
+
+def snake_first(name: str) -> str:
+    """The name where the snake of a convolution is the module before it, and counts as one."""
+    snake = re.fullmatch(r"(.*)\.(\d+)(\.conv|\.convtr)*\.alpha", name)
+    return f"{snake[1]}.{int(snake[2]) - 1}.alpha" if snake else name
+
+
+def _fitted(value: Tensor, shape: torch.Size | None) -> Tensor:
+    if shape is not None and value.ndim == 2 and len(shape) == 3 and shape[2] == 1:
+        return value[..., None]
+    if shape is not None and value.ndim == 3 and len(shape) == 1 and value.shape[::2] == (1, 1):
+        return value[0, :, 0]
+    return value
 
 
 def _stacked(net: nn.Module, own: str) -> bool:

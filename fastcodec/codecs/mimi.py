@@ -77,7 +77,7 @@ class Mimi(Codec):
         state = centroids(checkpoints.rename(state, _OLD_NAMES))
         if _is_transformers(state):
             state = fuse_attention(state, self.config.transformer)
-        return {n: v[..., None] if _LINEAR.search(n) else v for n, v in state.items()}
+        return state
 
     def _layout(self, state: State) -> Callable[[str], str]:
         return transformers_name if _is_transformers(state) else str
@@ -161,7 +161,6 @@ _OLD_NAMES = (
     (r"^(encoder|decoder)\.\1_seanet\.", r"\1."),
     (r"^(encoder|decoder)\.(\1_transformer|downsample|upsample)\.", r"\2."),
 )
-_LINEAR = re.compile(r"_transformer\..*(projs\.0|_proj|linear\d|fc\d)\.weight$")
 _QKV = re.compile(r"(.*\.self_attn\.)q_proj\.weight")
 
 
@@ -179,7 +178,7 @@ def centroids(state: State) -> State:
         if f"{stem}.cluster_usage" not in state:
             raise WeightsError(f"{name} needs {stem}.cluster_usage beside it, which is missing")
         usage = out.pop(f"{stem}.cluster_usage")
-        if usage.shape != out[name].shape[:1]:
+        if usage.ndim != 1 or out[name].ndim != 2 or len(usage) != len(out[name]):
             raise WeightsError(
                 f"{name} {list(out[name].shape)} needs a usage for each row, got "
                 f"{list(usage.shape)}"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastcodec.codecs.seanet import SeanetConfig
-from fastcodec.codecs.settings import checked
-from fastcodec.errors import WeightsError
+from fastcodec.codecs.settings import TRANSFORMERS_UNUSED, checked, made
+from fastcodec.errors import WeightsError, shown
 from fastcodec.layers.transformer import TransformerConfig
 
 SEANET = SeanetConfig(
@@ -91,8 +91,7 @@ _OWN = {
     "num_semantic_quantizers": "n_semantic", "codebook_size": "codebook_size",
     "vector_quantization_hidden_dimension": "codebook_dimension",
 }  # fmt: skip
-_UNUSED = {
-    "model_type", "architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path",
+_UNUSED = TRANSFORMERS_UNUSED | {
     "max_position_embeddings", "initializer_range", "use_cache", "use_streaming",
     "attention_dropout", "layer_scale_initial_scale", "tie_word_embeddings", "rope_parameters",
 }  # fmt: skip
@@ -105,11 +104,15 @@ def from_upstream(config: Mapping[str, Any]) -> MimiConfig:
         WeightsError: another model's, an unknown setting, or a value that no model here has
     """
     if config.get("model_type", "mimi") != "mimi":
-        raise WeightsError(f"Mimi: config.json is of a {config['model_type']!r}, not of a 'mimi'")
+        raise WeightsError(
+            f"Mimi: config.json is of a {shown(config['model_type'])}, not of a 'mimi'"
+        )
     rope = config.get("rope_parameters") or {}
     if not isinstance(rope, Mapping) or rope.get("rope_type", "default") != "default":
-        raise WeightsError(f"Mimi: rope_type must be 'default', got rope_parameters {rope!r}")
-    c = {name.lstrip("_"): value for name, value in config.items() if name not in _UNUSED}
+        raise WeightsError(f"Mimi: rope_type must be 'default', got rope_parameters {shown(rope)}")
+    c = {name: value for name, value in config.items() if name not in _UNUSED}
+    if "_frame_rate" in c:  # as its property writes it
+        c["frame_rate"] = c.pop("_frame_rate")
     c.update({name: value for name, value in rope.items() if name == "rope_theta"})
     c = checked("Mimi", c, _DEFAULTS, ("upsampling_ratios", "codebook_dim", "frame_rate"))
     for name, value in _ONLY.items():
@@ -135,10 +138,7 @@ def from_upstream(config: Mapping[str, Any]) -> MimiConfig:
         c["head_dim"] = None
     layers = TransformerConfig(**{ours: c[theirs] for theirs, ours in _TRANSFORMER.items()})
     own = {ours: c[theirs] for theirs, ours in _OWN.items()}
-    try:
-        return MimiConfig(c["sampling_rate"], net, layers, _stride(c, net), **own)
-    except ValueError as error:
-        raise WeightsError(str(error)) from error
+    return made(MimiConfig, c["sampling_rate"], net, layers, _stride(c, net), **own)
 
 
 def _stride(c: Mapping[str, Any], net: SeanetConfig) -> int:

@@ -6,7 +6,6 @@ FunCodec a config beside the weights; a file of DAC or audiolm-pytorch its const
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
@@ -33,14 +32,13 @@ from fastcodec.codecs import (
     speechtokenizer,
 )
 from fastcodec.codecs.base import Codec, Weights
-from fastcodec.errors import WeightsError
-from fastcodec.io import model_file, torchfile
-from fastcodec.optional import require
+from fastcodec.errors import WeightsError, shown
+from fastcodec.io import config_file, model_file, torchfile
 
 Found = tuple[ModuleType, str, Any]  # family, name, config
 
-_CONFIG_BYTES = 1 << 20  # no config is as long
-_PARAMETERS = 20_000  # no codec has as many
+_PARAMETERS = 4_000  # no codec has a tenth of them
+_COMPUTED = 1 << 22  # values of tables that are no part of a checkpoint
 _ABOUT = ("hub", "url", "licence", "bandwidths_kbps")  # fields that say nothing of the net
 # What is in a config.json or config.yaml -> whose it is.
 _BESIDE: tuple[tuple[Callable[[Mapping[str, Any]], bool], ModuleType, Callable[..., Any]], ...] = (
@@ -52,7 +50,7 @@ _BESIDE: tuple[tuple[Callable[[Mapping[str, Any]], bool], ModuleType, Callable[.
     (lambda c: "n_code_groups" in c, hificodec, hificodec.from_upstream),
     (lambda c: "quantizer_conf" in c, funcodec, funcodec.from_upstream),
     (
-        lambda c: "enc_strides" in (c.get("generator_params") or ()),
+        lambda c: isinstance(g := c.get("generator_params"), Mapping) and "enc_strides" in g,
         audiodec,
         audiodec.from_upstream,
     ),
@@ -109,8 +107,12 @@ def build_checked(family: ModuleType, name: str, config: Any, path: Weights) -> 
     try:
         with torch.device("meta"):
             net: Codec = family.build(name, config)
-    except (ValueError, RuntimeError, ZeroDivisionError, IndexError) as error:
-        raise WeightsError(f"{name}: no net can be built from its config: {error}") from error
+    except WeightsError:
+        raise
+    except Exception as error:  # sizes that make no sense may fail in any way
+        raise WeightsError(
+            f"{name}: no net can be built from its config: {str(error):.300}"
+        ) from error
     finally:
         handle.remove()
     converted = None if isinstance(path, Mapping) else model_file.read(path)
@@ -120,6 +122,9 @@ def build_checked(family: ModuleType, name: str, config: Any, path: Weights) -> 
         raise WeightsError(
             f"{name} does not fit the model: its config asks for {asked} values, there are {stored}"
         )
+    held = sum(v.numel() for v in (*net.parameters(), *net.buffers()))
+    if held - asked > _COMPUTED:
+        raise WeightsError(f"{name}: its config asks for tables of {held - asked} values")
     built: Codec = family.build(name, config)
     return built
 
@@ -134,7 +139,9 @@ def spec_of(codec: Codec, families: tuple[ModuleType, ...]) -> model_file.Spec:
 def _of_spec(spec: model_file.Spec, path: Path, families: tuple[ModuleType, ...]) -> Found:
     by_name = {family.__name__.rpartition(".")[2]: family for family in families}
     if spec.family not in by_name:
-        raise WeightsError(f"{path}: is of the family {spec.family!r}; known: {', '.join(by_name)}")
+        raise WeightsError(
+            f"{path}: is of the family {shown(spec.family)}; known: {', '.join(by_name)}"
+        )
     family = by_name[spec.family]
     return family, spec.name, configs.from_json(family.CONFIG, spec.config, f"{path}: config")
 
@@ -156,20 +163,4 @@ def _configs_beside(path: Path) -> list[dict[str, Any]]:
     """The configs in a folder, or in that of a file."""
     folder = path if path.is_dir() else path.parent
     found = sorted(folder.glob("config*.json")) + sorted(folder.glob("config*.y*ml"))
-    return [config for file in found if isinstance(config := _parsed(file), dict)]
-
-
-def _parsed(file: Path) -> Any:
-    if file.stat().st_size > _CONFIG_BYTES:
-        raise WeightsError(f"{file}: {file.stat().st_size} bytes are too many for a config")
-    text = file.read_text(encoding="utf-8", errors="replace")
-    if file.suffix == ".json":
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise WeightsError(f"{file}: is no JSON: {error}") from error
-    yaml = require("yaml", "weights", f"reading {file.name}")
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise WeightsError(f"{file}: is no YAML: {str(error):.200}") from error
+    return [config for file in found if isinstance(config := config_file.read(file), dict)]

@@ -7,6 +7,7 @@ audiocraft/modules/seanet.py@896ec7c), and SpeechTokenizer (speechtokenizer/modu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from fastcodec.codecs.keys import tag
@@ -17,11 +18,8 @@ from fastcodec.layers.streaming import Residual, Sequential, StreamingModule
 
 
 @dataclass(frozen=True)
-class SeanetConfig:
-    """Upstream's constructor arguments, under upstream's names where the value has one.
-
-    ``bidirectional``: the encoder's LSTM; the decoder's never is.
-    """
+class SeanetSizes:
+    """Constructor arguments that all forms have, under upstream's names where the value has one."""
 
     channels: int = 1
     dimension: int = 128
@@ -33,12 +31,18 @@ class SeanetConfig:
     residual_kernel_size: int = 3
     dilation_base: int = 2
     compress: int = 2
-    lstm: int = 2
     causal: bool = True
     padding: Padding = "reflect"
     true_skip: bool = False
     norm: str = "weight_norm"
     activation: str = "elu"
+
+
+@dataclass(frozen=True)
+class SeanetConfig(SeanetSizes):
+    """EnCodec's net. ``lstm``: layers; ``bidirectional``: the encoder's, the decoder's never is."""
+
+    lstm: int = 2
     bidirectional: bool = False
 
     def __post_init__(self) -> None:
@@ -57,118 +61,113 @@ class SeanetConfig:
 
 def encoder(config: SeanetConfig, path: str = "encoder.model") -> Sequential:
     """wav [B, C, S] -> latents [B, D, T], S / T = product of the ratios."""
-    build = _Builder(config, path)
+    net = Builder(config, path)
     width = config.n_filters
-    build.conv(config.channels, width, config.kernel_size, activated=False)
+    net.conv(config.channels, width, config.kernel_size, activation=NONE)
     for ratio in reversed(config.ratios):
-        build.residual_units(width)
-        build.conv(width, 2 * width, 2 * ratio, stride=ratio)
+        net.residual_units(width)
+        net.conv(width, 2 * width, 2 * ratio, stride=ratio)
         width *= 2
-    width = build.lstm(width, config.bidirectional)
-    build.conv(width, config.dimension, config.last_kernel_size)
-    return Sequential(*build.layers)
+    if config.lstm:
+        lstm = (BiLstm if config.bidirectional else Lstm)(width, config.lstm)
+        net.layers.append(tag(lstm, f"{net.next_path()}.lstm"))
+        width *= 2 if config.bidirectional else 1
+    net.conv(width, config.dimension, config.last_kernel_size)
+    return Sequential(*net.layers)
 
 
 def decoder(config: SeanetConfig, path: str = "decoder.model") -> Sequential:
     """latents [B, D, T] -> wav [B, C, S]."""
-    build = _Builder(config, path)
+    net = Builder(config, path)
     width = config.n_filters * 2 ** len(config.ratios)
-    build.conv(config.dimension, width, config.kernel_size, activated=False)
-    build.lstm(width)
+    net.conv(config.dimension, width, config.kernel_size, activation=NONE)
+    if config.lstm:
+        net.layers.append(tag(Lstm(width, config.lstm), f"{net.next_path()}.lstm"))
     for ratio in config.ratios:
-        build.conv_transpose(width, width // 2, 2 * ratio, ratio)
+        net.conv_transpose(width, width // 2, ratio)
         width //= 2
-        build.residual_units(width)
-    build.conv(width, config.channels, config.last_kernel_size)
-    return Sequential(*build.layers)
+        net.residual_units(width)
+    net.conv(width, config.channels, config.last_kernel_size)
+    return Sequential(*net.layers)
 
 
-class _Builder:
+class Builder:
     """Appends layers, and counts as upstream does, where an activation is a layer of its own."""
 
-    def __init__(self, config: SeanetConfig, path: str) -> None:
+    trim_right_ratio = 1.0  # of what a causal transposed convolution gives too much, on the right
+
+    def __init__(self, config: SeanetSizes, path: str, slope: float = 0.0) -> None:
         self.config, self.path = config, path
+        self.activation = Activation(config.activation, slope)
         self.layers: list[StreamingModule] = []
         self.index = 0
 
-    def _next(self, activated: bool) -> str:
+    def next_path(self, activated: bool = False) -> str:
+        """The path of the next layer, after an activation or not."""
         self.index += 2 if activated else 1
         return f"{self.path}.{self.index - 1}"
 
     def conv(
-        self, c_in: int, c_out: int, kernel: int, stride: int = 1, activated: bool = True
-    ) -> None:
-        path = self._next(activated)
-        self.layers += _conv(self.config, path, c_in, c_out, kernel, stride, activated=activated)
+        self, c_in: int, c_out: int, kernel: int, stride: int = 1,
+        activation: Activation | None = None,
+    ) -> None:  # fmt: skip
+        """A convolution of the activated input, and its normalisation."""
+        activation = self.activation if activation is None else activation
+        path = self.next_path(activation != NONE)
+        self.layers += self._conv(path, c_in, c_out, kernel, stride, activation=activation)
 
-    def conv_transpose(self, c_in: int, c_out: int, kernel: int, stride: int) -> None:
-        path, total = self._next(True), kernel - stride
-        right = total if self.config.causal else total // 2
-        norm = self.config.norm == "time_group_norm"
+    def conv_transpose(self, c_in: int, c_out: int, ratio: int) -> None:
+        """A transposed convolution, normalised before it is cut."""
+        path, config = self.next_path(True), self.config
+        right = math.ceil(ratio * self.trim_right_ratio) if config.causal else ratio // 2
         layer = ConvTranspose1d(
+            c_in,
+            c_out,
+            2 * ratio,
+            ratio,
+            cut_left=ratio - right,
+            cut_right=right,
+            activation=self.activation,
+            norm=self.group_norm(c_out, f"{path}.convtr.norm"),
+        )
+        self.layers.append(tag(layer, f"{path}.convtr.convtr"))
+
+    def residual_units(self, width: int) -> None:
+        """Units of a dilated and a pointwise convolution, with a skip path."""
+        config, hidden = self.config, width // self.config.compress
+        for j in range(config.n_residual_layers):
+            path, dilation = self.next_path(), config.dilation_base**j
+            kernel = config.residual_kernel_size
+            body = self._conv(f"{path}.block.1", width, hidden, kernel, dilation=dilation)
+            body += self._conv(f"{path}.block.3", hidden, width, 1)
+            skip = None
+            if not config.true_skip:
+                skip = Sequential(*self._conv(f"{path}.shortcut", width, width, activation=NONE))
+            self.layers.append(Residual(body, skip))
+
+    def group_norm(self, channels: int, path: str) -> GroupNorm | None:
+        """The normalisation of a convolution's result, if there is one."""
+        normed = self.config.norm == "time_group_norm"
+        return tag(GroupNorm(channels), path) if normed else None
+
+    def _conv(
+        self, path: str, c_in: int, c_out: int, kernel: int = 1, stride: int = 1,
+        dilation: int = 1, activation: Activation | None = None,
+    ) -> list[StreamingModule]:  # fmt: skip
+        """A convolution whose last window is always filled, and its normalisation."""
+        total = (kernel - 1) * dilation + 1 - stride
+        right = 0 if self.config.causal else total // 2
+        conv = Conv1d(
             c_in,
             c_out,
             kernel,
             stride,
-            cut_left=total - right,
-            cut_right=right,
-            activation=Activation(self.config.activation),
-            norm=tag(GroupNorm(c_out), f"{path}.convtr.norm") if norm else None,
+            dilation,
+            left=total - right,
+            right=right,
+            padding=self.config.padding,
+            fill_last=True,
+            activation=self.activation if activation is None else activation,
         )
-        self.layers.append(tag(layer, f"{path}.convtr.convtr"))
-
-    def lstm(self, width: int, bidirectional: bool = False) -> int:
-        """Adds the LSTM, if there is one, and returns the width after it."""
-        if self.config.lstm:
-            layer = (BiLstm if bidirectional else Lstm)(width, self.config.lstm)
-            self.layers.append(tag(layer, f"{self._next(False)}.lstm"))
-        return 2 * width if bidirectional else width
-
-    def residual_units(self, width: int) -> None:
-        config = self.config
-        hidden = width // config.compress
-        for j in range(config.n_residual_layers):
-            path = self._next(False)
-            dilation = config.dilation_base**j
-            body = _conv(
-                config, f"{path}.block.1", width, hidden, config.residual_kernel_size,
-                dilation=dilation,
-            )  # fmt: skip
-            body += _conv(config, f"{path}.block.3", hidden, width, 1)
-            skip = None
-            if not config.true_skip:
-                skip = Sequential(
-                    *_conv(config, f"{path}.shortcut", width, width, 1, activated=False)
-                )
-            self.layers.append(Residual(body, skip))
-
-
-def _conv(
-    config: SeanetConfig,
-    path: str,
-    c_in: int,
-    c_out: int,
-    kernel: int,
-    stride: int = 1,
-    dilation: int = 1,
-    activated: bool = True,
-) -> list[StreamingModule]:
-    """A convolution whose last window is always filled, and its normalisation."""
-    total = (kernel - 1) * dilation + 1 - stride
-    right = 0 if config.causal else total // 2
-    conv = Conv1d(
-        c_in,
-        c_out,
-        kernel,
-        stride,
-        dilation,
-        left=total - right,
-        right=right,
-        padding=config.padding,
-        fill_last=True,
-        activation=Activation(config.activation) if activated else NONE,
-    )
-    layers: list[StreamingModule] = [tag(conv, f"{path}.conv.conv")]
-    if config.norm == "time_group_norm":
-        layers.append(tag(GroupNorm(c_out), f"{path}.conv.norm"))
-    return layers
+        norm = self.group_norm(c_out, f"{path}.conv.norm")
+        return [tag(conv, f"{path}.conv.conv"), *([norm] if norm else [])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -35,6 +36,8 @@ def length(codec: Codec, segment_s: float | None) -> int | None:
             f"encode: {codec.name} takes signals of any length in constant memory; leave "
             f"segment_s out"
         )
+    if not 0 < segment_s < math.inf:
+        raise ValueError(f"encode: segment_s must be at least a frame, got {segment_s}")
     unit = codec.hop * codec.frame_multiple
     segment = round(segment_s * codec.sample_rate_hz / unit) * unit
     if segment < unit:

@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
 
-from fastcodec.errors import WeightsError
+from fastcodec.errors import WeightsError, listed, shown
+from fastcodec.layers.conv import Padding
+
+LARGEST = 1 << 24  # of numbers, and LONGEST of lists and text: a file may claim anything
+LONGEST = 256
+
+Config = TypeVar("Config")
+
+# torch's pad_mode -> ours.
+PADDING: dict[str, Padding] = {"reflect": "reflect", "constant": "zero", "replicate": "replicate"}
+# Said by every config.json of transformers, and nothing of the net.
+TRANSFORMERS_UNUSED = {
+    "model_type", "architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path",
+}  # fmt: skip
+
+
+def made(kind: Callable[..., Config], *args: Any, **values: Any) -> Config:
+    """A configuration of values that come from a file.
+
+    Raises:
+        WeightsError: no model can have these values
+    """
+    try:
+        return kind(*args, **values)
+    except ValueError as error:
+        raise WeightsError(str(error)) from error
 
 
 def checked(
@@ -23,8 +48,8 @@ def checked(
     Raises:
         WeightsError: an unknown name, or a value of another kind
     """
-    if unknown := sorted(map(str, given.keys() - defaults.keys())):
-        raise WeightsError(f"{what}: unknown settings: {', '.join(unknown)}")
+    if unknown := given.keys() - defaults.keys():
+        raise WeightsError(f"{what}: unknown settings: {listed(unknown)}")
     out = dict(defaults)
     for name, value in given.items():
         if value is None and (name in nullable or defaults[name] is None):
@@ -36,21 +61,25 @@ def checked(
 
 def _of_kind(what: str, value: object, default: object) -> object:
     if isinstance(default, bool | str):
-        if isinstance(value, type(default)):
+        if type(value) is type(default) and not (isinstance(value, str) and len(value) > LONGEST):
             return value
-        raise WeightsError(f"{what} must be of type {type(default).__name__}, got {value!r}")
+        raise WeightsError(f"{what} must be of type {type(default).__name__}, got {shown(value)}")
     if isinstance(default, tuple):
-        if not isinstance(value, list | tuple) or not value:
-            raise WeightsError(f"{what} must be a list of whole numbers, got {value!r}")
+        if not isinstance(value, list | tuple) or not 1 <= len(value) <= LONGEST:
+            raise WeightsError(
+                f"{what} must be a list of whole numbers, at most {LONGEST}, got {shown(value)}"
+            )
         return tuple(_whole(what, entry) for entry in value)
     if isinstance(default, float):
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        raise WeightsError(f"{what} must be a number, got {value!r}")
+        if type(value) in (int, float) and -LARGEST <= value <= LARGEST:  # type: ignore[operator]
+            return float(value)  # type: ignore[arg-type]
+        raise WeightsError(f"{what} must be a number, at most {LARGEST}, got {shown(value)}")
     return _whole(what, value)
 
 
 def _whole(what: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise WeightsError(f"{what} must be a positive whole number, got {value!r}")
+    if type(value) is not int or not 1 <= value <= LARGEST:
+        raise WeightsError(
+            f"{what} must be a positive whole number, at most {LARGEST}, got {shown(value)}"
+        )
     return value

@@ -21,83 +21,24 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 from torch import Tensor
 
 from fastcodec.codecs.base import Codec, CodecInfo, Weights
+from fastcodec.codecs.dac import SNAKE, native_name, residual_units, tag_levels
 from fastcodec.codecs.keys import tag
-from fastcodec.codecs.settings import checked
-from fastcodec.errors import WeightsError
+from fastcodec.codecs.snac_config import HEAD, SnacConfig, from_upstream
 from fastcodec.io import checkpoints
 from fastcodec.io.checkpoints import State
 from fastcodec.layers import noise
-from fastcodec.layers.conv import Activation, Conv1d, ConvTranspose1d
+from fastcodec.layers.conv import Conv1d, ConvTranspose1d
 from fastcodec.layers.local_attention import WindowAttention
 from fastcodec.layers.noise import NoiseBlock
 from fastcodec.layers.pointwise import Pointwise
-from fastcodec.layers.quantize import FactorisedLevel, MultiRateQuantizer
-from fastcodec.layers.streaming import PadTo, Regroup, Residual, Sequential, StreamingModule
-
-SNAKE = Activation("snake")
-DILATIONS = (1, 3, 9)
-HEAD = 64  # features of a head of attention
-
-
-@dataclass(frozen=True)
-class SnacConfig:
-    """Upstream's constructor arguments; ``hub`` is the repository of the weights."""
-
-    sampling_rate: int = 44100
-    encoder_dim: int = 64
-    encoder_rates: tuple[int, ...] = (2, 3, 8, 8)
-    decoder_dim: int = 1536
-    decoder_rates: tuple[int, ...] = (8, 8, 3, 2)
-    attn_window_size: int | None = 32
-    codebook_size: int = 4096
-    codebook_dim: int = 8
-    vq_strides: tuple[int, ...] = (8, 4, 2, 1)
-    noise: bool = True
-    depthwise: bool = True
-    hub: str = ""
-    licence: str = ""
-
-    def __post_init__(self) -> None:
-        if min(self.encoder_rates + self.decoder_rates, default=0) < 2 or self.hop != math.prod(
-            self.decoder_rates
-        ):
-            raise ValueError(
-                f"SnacConfig: the rates must be 2 or more and have one product, got "
-                f"{self.encoder_rates} and {self.decoder_rates}"
-            )
-        if any(self.group % stride for stride in self.vq_strides) or not self.vq_strides:
-            raise ValueError(
-                f"SnacConfig: every one of vq_strides must divide the least common multiple of the "
-                f"first and the attention's window, got {self.vq_strides}"
-            )
-        widths = self.dimension, self.decoder_dim
-        if self.attn_window_size is not None and any(width % HEAD for width in widths):
-            raise ValueError(
-                f"SnacConfig: attention needs widths that are multiples of {HEAD}, got {widths}"
-            )
-
-    @property
-    def hop(self) -> int:
-        """Samples a frame."""
-        return math.prod(self.encoder_rates)
-
-    @property
-    def dimension(self) -> int:
-        """D."""
-        return self.encoder_dim * 2 ** len(self.encoder_rates)
-
-    @property
-    def group(self) -> int:
-        """A signal has a multiple of so many frames."""
-        return math.lcm(self.vq_strides[0], self.attn_window_size or 1)
-
+from fastcodec.layers.quantize import MultiRateQuantizer
+from fastcodec.layers.streaming import PadTo, Regroup, Sequential, StreamingModule
 
 CONFIG = SnacConfig
 
@@ -169,12 +110,6 @@ class Snac(Codec):
             source = Path(source) / "pytorch_model.bin"
         return super().read(source)
 
-    def _adapt(self, state: State) -> State:
-        """Upstream's snakes have alpha [1, C, 1], its linear layers weights [C', C]."""
-        linear = re.compile(r"\.(to_qkv|to_out)\.weight$")
-        state = {n: v.reshape(-1) if n.endswith(".alpha") else v for n, v in state.items()}
-        return {n: v[..., None] if linear.search(n) else v for n, v in state.items()}
-
     def _layout(self, state: State) -> Callable[[str], str]:
         return native_name
 
@@ -188,7 +123,7 @@ def encoder(config: SnacConfig) -> Sequential:
     first = tag(Conv1d(1, width, 7, left=3, right=3), f"{path}.0")
     layers: list[StreamingModule] = [PadTo(config.hop * config.group), first]
     for i, stride in enumerate(config.encoder_rates, 1):
-        layers += _units(config, width, f"{path}.{i}.block", 0)
+        layers += residual_units(width, f"{path}.{i}.block", 0, groups=_groups(config, width))
         pad = math.ceil(stride / 2)
         down = Conv1d(width, 2 * width, 2 * stride, stride, left=pad, right=pad, activation=SNAKE)
         layers.append(tag(down, f"{path}.{i}.block.4"))
@@ -197,8 +132,8 @@ def encoder(config: SnacConfig) -> Sequential:
     if config.attn_window_size is not None:
         layers.append(_attention(width, config.attn_window_size, f"{path}.{index}"))
         index += 1
-    groups = width if config.depthwise else 1
-    layers.append(tag(Conv1d(width, width, 7, groups=groups, left=3, right=3), f"{path}.{index}"))
+    last = Conv1d(width, width, 7, groups=_groups(config, width), left=3, right=3)
+    layers.append(tag(last, f"{path}.{index}"))
     return Sequential(*layers, Regroup(math.lcm(*config.vq_strides)))
 
 
@@ -227,12 +162,11 @@ def quantizer(config: SnacConfig) -> MultiRateQuantizer:
     net = MultiRateQuantizer(
         config.vq_strides, config.codebook_size, config.codebook_dim, config.dimension
     )
-    for i, level in enumerate(cast(list[FactorisedLevel], list(net.levels))):
-        path = f"quantizer.quantizers.{i}"
-        tag(level, path)
-        tag(level.in_proj, f"{path}.in_proj")
-        tag(level.out_proj, f"{path}.out_proj")
-    return net
+    return tag_levels(net)
+
+
+def _groups(config: SnacConfig, width: int) -> int:
+    return width if config.depthwise else 1
 
 
 def _attention(width: int, window: int, path: str) -> WindowAttention:
@@ -259,18 +193,8 @@ def _upsampling(config: SnacConfig, width: int, stride: int, path: str) -> list[
         block = NoiseBlock(half)
         tag(block.linear, f"{path}.2.linear")
         layers.append(block)
-    return layers + _units(config, half, path, 1 + len(layers))
-
-
-def _units(config: SnacConfig, width: int, path: str, first: int) -> list[StreamingModule]:
-    """Three residual units, the first of which upstream numbers ``first``."""
-    units: list[StreamingModule] = []
-    for i, dilation in enumerate(DILATIONS, first):
-        groups, pad, unit = width if config.depthwise else 1, 3 * dilation, f"{path}.{i}.block"
-        conv7 = Conv1d(width, width, 7, 1, dilation, groups, left=pad, right=pad, activation=SNAKE)
-        conv1 = Conv1d(width, width, 1, activation=SNAKE)
-        units.append(Residual([tag(conv7, f"{unit}.1"), tag(conv1, f"{unit}.3")]))
-    return units
+    groups = _groups(config, half)
+    return layers + residual_units(half, path, 1 + len(layers), groups=groups)
 
 
 def noise_blocks(codec: Snac) -> list[NoiseBlock]:
@@ -295,40 +219,9 @@ def latency(codec: Snac) -> int:
     return round(convolutions + (wait - added_up) * codec.hop)
 
 
-def native_name(name: str) -> str:
-    """The name in upstream's checkpoints: a snake is the module before its convolution."""
-    if name.endswith(".codebook"):
-        return name + ".weight"
-    path, _, leaf = name.rpartition(".")
-    stem, _, number = path.rpartition(".")
-    return f"{stem}.{int(number) - 1}.alpha" if leaf == "alpha" else name
-
-
-_DEFAULTS = {
-    "sampling_rate": 44100, "encoder_dim": 64, "encoder_rates": (3, 3, 7, 7), "latent_dim": None,
-    "decoder_dim": 1536, "decoder_rates": (7, 7, 3, 3), "attn_window_size": 32,
-    "codebook_size": 4096, "codebook_dim": 8, "vq_strides": (8, 4, 2, 1), "noise": True,
-    "depthwise": True,
-}  # fmt: skip
-
-
-def from_upstream(config: Mapping[str, Any]) -> SnacConfig:
-    """The configuration that a ``config.json`` of upstream's describes.
-
-    Raises:
-        WeightsError: a setting that is not known, or a value that no model can have
-    """
-    settings = checked("SNAC", config, _DEFAULTS, nullable=("attn_window_size",))
-    latent_dim = settings.pop("latent_dim")
-    try:
-        found = SnacConfig(**settings)
-    except ValueError as error:
-        raise WeightsError(str(error)) from error
-    if latent_dim not in (None, found.dimension):
-        raise WeightsError(f"SNAC: latent_dim must be {found.dimension}, got {latent_dim}")
-    return found
-
-
 def build(name: str, config: SnacConfig | None = None) -> Snac:
     """The net of a preset, or of a configuration of your own, without its weights."""
     return Snac(config or PRESETS[name], name)
+
+
+__all__ = ["CONFIG", "PRESETS", "Snac", "SnacConfig", "build", "from_upstream"]

@@ -25,67 +25,20 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from fastcodec.codecs.base import Codec
 from fastcodec.codecs.keys import tag
-from fastcodec.codecs.settings import checked
-from fastcodec.errors import FormatError, WeightsError
-from fastcodec.io import inert_pickle
+from fastcodec.codecs.soundstream_config import SoundstreamConfig, from_upstream
 from fastcodec.io.checkpoints import State
-from fastcodec.layers.conv import ELU, NONE, Activation, Conv1d, ConvTranspose1d, Padding
+from fastcodec.layers.conv import ELU, NONE, Activation, Conv1d, ConvTranspose1d
 from fastcodec.layers.local_attention import GegluFeedForward, LookBackAttention
 from fastcodec.layers.pointwise import Pointwise
 from fastcodec.layers.quantize import ResidualQuantizer
 from fastcodec.layers.streaming import Residual, Sequential, StreamingModule, Sum
-
-
-@dataclass(frozen=True)
-class SoundstreamConfig:
-    """audiolm-pytorch's constructor arguments under its names, and which form it is.
-
-    ``elu_first``: ELU before the convolutions, as in the paper, not after a unit's.
-    ``film``: can be told to denoise.
-    """
-
-    target_sample_hz: int = 16000
-    strides: tuple[int, ...] = (2, 4, 5, 8)
-    channels: int = 32
-    channel_mults: tuple[int, ...] = (2, 4, 8, 16)
-    codebook_dim: int = 512
-    codebook_size: int = 1024
-    rq_num_quantizers: int = 12
-    enc_cycle_dilations: tuple[int, ...] = (1, 3, 9)
-    dec_cycle_dilations: tuple[int, ...] = (1, 3, 9)
-    use_local_attn: bool = True
-    attn_window_size: int = 128
-    attn_dim_head: int = 64
-    attn_heads: int = 8
-    attn_depth: int = 1
-    attn_xpos_scale_base: int | None = None
-    padding: Padding = "reflect"
-    elu_first: bool = False
-    film: bool = True
-    bandwidths_kbps: tuple[float, ...] = ()
-    licence: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.strides or len(self.strides) != len(self.channel_mults):
-            raise ValueError(
-                f"SoundstreamConfig: strides and channel_mults must be equally many, got "
-                f"{self.strides} and {self.channel_mults}"
-            )
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Channels before, between and after the encoder's blocks."""
-        return tuple(self.channels * factor for factor in (1, *self.channel_mults))
-
 
 CONFIG = SoundstreamConfig
 
@@ -144,16 +97,8 @@ class Soundstream(Codec):
         return (m for m in self.modules() if isinstance(m, Film))
 
     def _adapt(self, state: State) -> State:
-        """Upstream's codebooks have a leading axis of heads, its linear layers weights [C', C]."""
-        linear = re.compile(r"^(en|de)coder_attn\..*\.weight$")
-        return {
-            name: value.squeeze(0)
-            if name.endswith("_codebook.embed") and value.ndim == 3
-            else value[..., None]
-            if linear.search(name) and value.ndim == 2
-            else value
-            for name, value in state.items()
-        }
+        """Upstream's codebooks have a leading axis of heads."""
+        return {n: v.squeeze(0) if n.endswith("_codebook.embed") else v for n, v in state.items()}
 
 
 class Film(StreamingModule):
@@ -274,71 +219,9 @@ def _film(config: SoundstreamConfig, side: str) -> Iterator[StreamingModule]:
         yield tag(Film(config.codebook_dim), f"{side}_film.to_cond")
 
 
-# audiolm-pytorch's defaults of what decides about the net.
-_DEFAULTS = {
-    "channels": 32, "strides": (2, 4, 5, 8), "channel_mults": (2, 4, 8, 16), "codebook_dim": 512,
-    "codebook_size": None, "rq_num_quantizers": 8, "enc_cycle_dilations": (1, 3, 9),
-    "dec_cycle_dilations": (1, 3, 9), "target_sample_hz": 16000, "use_local_attn": True,
-    "attn_window_size": 128, "attn_dim_head": 64, "attn_heads": 8, "attn_depth": 1,
-    "attn_xpos_scale_base": None, "pad_mode": "reflect",
-}  # fmt: skip
-# What is not built, but under these values changes nothing.
-_NEUTRAL: dict[str, Any] = {
-    "finite_scalar_quantizer_levels": None, "rq_groups": 1, "rq_kwargs": {},
-    "use_lookup_free_quantizer": False, "use_finite_scalar_quantizer": False, "input_channels": 1,
-    "attn_dynamic_pos_bias": False, "use_gate_loop_layers": False, "squeeze_excite": False,
-}  # fmt: skip
-_TRAINING = {
-    "rq_commitment_weight", "rq_ema_decay", "rq_quantize_dropout_multiple_of",
-    "rq_stochastic_sample_codes", "rq_rotation_trick", "discr_multi_scales", "stft_normalized",
-    "multi_spectral_window_powers_of_two", "multi_spectral_n_ffts", "multi_spectral_n_mels",
-    "recon_loss_weight", "multi_spectral_recon_loss_weight", "adversarial_loss_weight",
-    "feature_loss_weight", "quantize_dropout_cutoff_index", "complex_stft_discr_logits_abs",
-    "stft_discriminator", "complex_stft_discr_kwargs",
-}  # fmt: skip
-_PADDING: dict[str, Padding] = {
-    "reflect": "reflect", "constant": "zero", "replicate": "replicate",
-}  # fmt: skip
-
-
-def from_upstream(config: Mapping[str, Any] | bytes) -> SoundstreamConfig:
-    """The configuration of a checkpoint of audiolm-pytorch.
-
-    Args:
-        config: the constructor's arguments, or their pickle, the checkpoint's entry ``config``; it
-            is read, not run
-
-    Raises:
-        WeightsError: no plain pickle, an argument that is not known or not built
-    """
-    if isinstance(config, bytes):
-        config = _unpickled(config)
-    given = {name: value for name, value in config.items() if name not in _TRAINING}
-    for name, value in _NEUTRAL.items():
-        if (got := given.pop(name, value)) != value:
-            raise WeightsError(f"SoundStream: {name} must be {value!r}, got {got!r}")
-    settings = checked("SoundStream", given, _DEFAULTS)
-    if settings["codebook_size"] is None:
-        raise WeightsError("SoundStream: codebook_size must be given, got None")
-    pad_mode = settings.pop("pad_mode")
-    if pad_mode not in _PADDING:
-        raise WeightsError(f"SoundStream: pad_mode must be in {list(_PADDING)}, got {pad_mode!r}")
-    try:
-        return SoundstreamConfig(**settings, padding=_PADDING[pad_mode])
-    except ValueError as error:
-        raise WeightsError(str(error)) from error
-
-
-def _unpickled(config: bytes) -> Mapping[str, Any]:
-    try:
-        tree = inert_pickle.read(config)
-    except FormatError as error:
-        raise WeightsError(f"SoundStream: the checkpoint's config: {error}") from error
-    if not isinstance(tree, Mapping):
-        raise WeightsError(f"SoundStream: the checkpoint's config is a {type(tree).__name__}")
-    return tree
-
-
 def build(name: str, config: SoundstreamConfig | None = None) -> Soundstream:
     """The net of a preset, or of a configuration of your own, without its weights."""
     return Soundstream(config or PRESETS[name], name)
+
+
+__all__ = ["CONFIG", "PRESETS", "Soundstream", "SoundstreamConfig", "build", "from_upstream"]

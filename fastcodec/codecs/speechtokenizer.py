@@ -7,7 +7,6 @@ codebook was trained to carry what HuBERT hears of a word, the others the rest o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from fastcodec.codecs.academicodec import AcademiEncodec
 from fastcodec.codecs.encodec import EncodecConfig
-from fastcodec.codecs.keys import tag
+from fastcodec.codecs.keys import snake_first, tag
 from fastcodec.codecs.seanet import SeanetConfig
 from fastcodec.codecs.settings import checked
 from fastcodec.codecs.stream import below_autograd
@@ -83,21 +82,8 @@ class SpeechTokenizer(AcademiEncodec):
         """Tiles of a signal to encode, too: its LSTM holds back what comes until all is there."""
         return super()._tiles(length, frame, self.decoder)
 
-    def _adapt(self, state: State) -> State:
-        """alpha is [1, C, 1] in upstream's checkpoints, and ``transform`` a linear layer."""
-        state = {n: v.reshape(-1) if n.endswith(".alpha") else v for n, v in state.items()}
-        if "transform.weight" in state:
-            state["transform.weight"] = state["transform.weight"][..., None]
-        return state
-
     def _layout(self, state: State) -> Callable[[str], str]:
-        return upstream_name
-
-
-def upstream_name(name: str) -> str:
-    """The name in upstream's checkpoints: a snake is the module before its convolution."""
-    snake = re.fullmatch(r"(.*)\.(\d+)\.(conv|convtr)\.\3\.alpha", name)
-    return f"{snake[1]}.{int(snake[2]) - 1}.alpha" if snake else name
+        return snake_first
 
 
 # What upstream's model reads of its config.json, and what stands there for its training.

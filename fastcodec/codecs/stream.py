@@ -70,14 +70,18 @@ class Stream:
         codec = self.codec
         if reason := codec.decoder.not_streamable_because:
             raise ValueError(f"Stream.decode: {codec.name} decodes whole signals only: {reason}")
+        if isinstance(codes, Codes) and codes.codec != codec.name:
+            raise ValueError(
+                f"Stream.decode: these codes are of {codes.codec!r}, this is {codec.name!r}"
+            )
         tokens = codes if isinstance(codes, Tensor) else codes.tokens
+        if tokens.ndim != 3 or tokens.shape[2]:
+            codec._check_tokens(tokens)
         if len(tokens) != self.batch_size:
             raise ValueError(
                 f"Stream.decode: this stream has {self.batch_size} rows, got {len(tokens)}"
             )
         with below_autograd():
-            if tokens.shape[2]:
-                codec._check_tokens(tokens)
             latent = codec.quantizer.decode(tokens.to(codec.device))
             y = codec.decoder.push(latent, self._decoder, final)
         if isinstance(codes, Codes) and codes.scale is not None:  # the level of the whole signal

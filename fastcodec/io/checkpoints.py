@@ -16,13 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastcodec.errors import WeightsError
+from fastcodec.errors import WeightsError, listed, shown
 from fastcodec.io import torchfile
 from fastcodec.optional import require
 
 State = dict[str, Tensor]
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
+_DTYPES = {
+    torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.uint8,
+    torch.int8, torch.int16, torch.int32, torch.int64,
+}  # fmt: skip
 _USUAL_NAMES = ("model.safetensors", "pytorch_model.bin", "model.pth")
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt", ".pkl", ".dev")
 # Wrappers around a state dict, outermost first: audiocraft's {"xp.cfg", "best_state"}, Lightning's
@@ -50,7 +54,7 @@ def read_state(source: Source) -> State:
         FileNotFoundError: no such file
     """
     if isinstance(source, Mapping):
-        return _tensors(source, "the mapping given as weights")
+        return state_of(source, "the mapping given as weights")
     path = Path(source)
     if path.is_dir():
         raise WeightsError(f"{path}: is a folder; give one checkpoint file ({_listed(path)})")
@@ -58,7 +62,29 @@ def read_state(source: Source) -> State:
         raise FileNotFoundError(f"{path}: no such checkpoint")
     is_safetensors = path.suffix.lower() == ".safetensors"
     tree = _read_safetensors(path) if is_safetensors else torchfile.read(path)
-    return check_dense(_tensors(tree, str(path)), path)
+    return state_of(tree, str(path))
+
+
+def state_of(tree: Any, what: str) -> State:
+    """The tensors of what a checkpoint held, wrappers taken off.
+
+    Args:
+        tree: anything
+        what: the file, for the message
+
+    Raises:
+        WeightsError: no tensors in it, or some that are not plain: of other types than floats and
+            whole numbers, sparse, or claiming more values than are stored
+    """
+    state = _tensors(tree, what)
+    for name, tensor in state.items():
+        plain = tensor.layout is torch.strided and tensor.dtype in _DTYPES and not tensor.is_meta
+        stored_bytes = tensor.untyped_storage().nbytes() if plain else -1
+        if tensor.numel() * tensor.element_size() > stored_bytes:
+            raise WeightsError(
+                f"{what}: {name} {list(tensor.shape)} is not a plain tensor with all its values"
+            )
+    return state
 
 
 def in_folder(folder: str | os.PathLike[str]) -> Path:
@@ -198,19 +224,17 @@ def _read_safetensors(path: Path) -> State:
 
 def _tensors(tree: Any, what: str) -> State:
     """The tensors of the innermost state dict; other values beside them are left out."""
-    while isinstance(tree, Mapping):
-        inner = [tree[key] for key in _WRAPPERS if isinstance(tree.get(key), Mapping)]
-        if not inner:
-            break
-        tree = inner[0]
+    for _ in _WRAPPERS:  # not for ever: one may hold itself
+        if isinstance(tree, Mapping):
+            tree = next((tree[k] for k in _WRAPPERS if isinstance(tree.get(k), Mapping)), tree)
     entries = dict(tree) if isinstance(tree, Mapping) else {}
     state = {
-        str(name): torch.as_tensor(value).detach()
+        name if isinstance(name, str) else shown(name): torch.as_tensor(value).detach()
         for name, value in entries.items()
         if isinstance(value, Tensor | np.ndarray)
     }
     if not state:
-        names = ", ".join(str(name) for name in entries) or f"a {type(tree).__name__}"
+        names = listed(entries) or f"a {type(tree).__name__}"
         raise WeightsError(f"{what}: no tensors found in it, only: {names}")
     averaged = {
         name.removeprefix(_EMA_PREFIX): tensor
@@ -218,18 +242,6 @@ def _tensors(tree: Any, what: str) -> State:
         if name.startswith(_EMA_PREFIX)
     }
     return averaged or state
-
-
-def check_dense(state: State, path: Path) -> State:
-    """Refuses tensors that claim more values than are stored: expanded, sparse, without storage."""
-    for name, tensor in state.items():
-        dense = tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized
-        stored_bytes = tensor.untyped_storage().nbytes() if dense else 0
-        if tensor.numel() * tensor.element_size() > stored_bytes:
-            raise WeightsError(
-                f"{path}: {name} {list(tensor.shape)} is not a plain tensor with all its values"
-            )
-    return state
 
 
 def _differences(own: State, state: Mapping[str, Tensor], spell: Callable[[str], str]) -> list[str]:
@@ -253,7 +265,7 @@ def _normed(name: str, g: Tensor, v: Tensor) -> Tensor:
         raise WeightsError(
             f"weight norm over dimension 0 expected: {name} is {list(g.shape)}, v {list(v.shape)}"
         )
-    if v.dtype in (torch.float16, torch.bfloat16):
+    if v.dtype not in (torch.float32, torch.float64):
         g, v = g.float(), v.float()
     return torch._weight_norm(v, g.to(v.dtype), 0)
 

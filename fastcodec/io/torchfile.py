@@ -23,7 +23,8 @@ import torch
 from fastcodec.errors import WeightsError
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LEGACY_PICKLES = 4  # magic number, protocol, system info, object
+_DEEPEST = 100  # levels of tuples
+_LEGACY_PICKLES = 5  # magic number, protocol, system info, object, keys of its storages
 
 
 def read(path: str | os.PathLike[str]) -> Any:
@@ -60,8 +61,8 @@ def _check_sizes(path: Path) -> None:
         raise _broken(path, error) from error
     if claimed > size_bytes:
         raise WeightsError(
-            f"{path}: claims {claimed} values or bytes but has {size_bytes} bytes; it is "
-            f"truncated, corrupted, or was compressed by something else than torch.save"
+            f"{path}: claims {min(claimed, 1 << 64)} values or bytes but has {size_bytes} bytes; "
+            f"it is truncated, corrupted, or was compressed by something else than torch.save"
         )
 
 
@@ -108,12 +109,44 @@ def _storage_sizes(content: IO[bytes]) -> Iterator[int]:
     torch's persistent id is ("storage", type, key, device, numel), so the number is the last
     integer pushed before the id is taken up. An element has one byte at least.
     """
-    numel = 0
+    numel, nesting = 0, _Nesting()
     for opcode, argument, _ in pickletools.genops(content):
+        nesting.step(opcode, argument)
         if opcode.name.startswith(("BININT", "LONG", "INT")):
             numel = int(argument or 0)
         elif opcode.name in ("PERSID", "BINPERSID"):
             yield numel
+
+
+class _Nesting:
+    """How deep tuples lie in one another on a pickle's stack: Python's hash of them has no bound,
+    and one of a million levels as the key of a dict ends the process.
+    """
+
+    def __init__(self) -> None:
+        self.stack: list[int] = []  # levels of each object
+        self.marks: list[int] = []
+        self.memo: dict[Any, int] = {}
+
+    def step(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
+        name, taken = opcode.name, len(opcode.stack_before)
+        if pickletools.markobject in opcode.stack_before:
+            below = opcode.stack_before.index(pickletools.markobject)
+            taken = len(self.stack) - self.marks.pop() + below
+        begin = max(0, len(self.stack) - taken)
+        levels = max(self.stack[begin:], default=0) + name.startswith("TUPLE")
+        if levels > _DEEPEST:
+            raise ValueError(f"tuples of more than {_DEEPEST} levels")
+        del self.stack[begin:]
+        if name == "MARK":
+            self.marks.append(len(self.stack))
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            self.stack.append(self.memo.get(argument, 0))
+        else:
+            self.stack += [levels] * len(opcode.stack_after)
+        if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            key = len(self.memo) if argument is None else argument
+            self.memo[key] = self.stack[-1] if self.stack else 0
 
 
 def _broken(path: Path, error: Exception) -> WeightsError:

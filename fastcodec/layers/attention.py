@@ -109,8 +109,7 @@ class SelfAttention(nn.Module):
             self.heads,
             self.head_features**-0.5,
         )
-        out: Tensor = self.out_proj(y)
-        return out
+        return self.out_proj(y)
 
 
 def rotated(rows: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from fastcodec import ops
+from fastcodec.layers import attention
 from fastcodec.layers.conv import Conv1d
 from fastcodec.layers.norm import LayerNorm
-from fastcodec.layers.streaming import StreamingModule, Waiting, append
+from fastcodec.layers.streaming import Regroup, StreamingModule, Waiting
 
 
-class WindowAttention(StreamingModule):
+class WindowAttention(Regroup):
     """x + attention(x) within windows: every frame sees all of its window, the last may be short.
 
     Args:
@@ -31,8 +32,8 @@ class WindowAttention(StreamingModule):
     sin: Tensor
 
     def __init__(self, channels: int, window: int, head_features: int) -> None:
-        super().__init__()
-        self.window, self.heads, self.lookahead = window, channels // head_features, window - 1
+        super().__init__(window)
+        self.heads = channels // head_features
         self.scale = head_features**-0.5
         self.norm = LayerNorm(channels)
         self.to_qkv = Conv1d(channels, 3 * channels, 1, bias=False)
@@ -41,27 +42,18 @@ class WindowAttention(StreamingModule):
         self.register_buffer("cos", angle.cos().float(), persistent=False)
         self.register_buffer("sin", angle.sin().float(), persistent=False)
 
-    def init_state(self, batch_size: int) -> Waiting:
-        return Waiting()
-
     def push(self, x: Tensor, state: Waiting, final: bool = False) -> Tensor:
-        frames = append(state.frames, x)
-        count = frames.shape[1] if final else frames.shape[1] // self.window * self.window
-        state.frames = frames[:, count:]
-        whole = frames[:, :count].mT
-        return whole + self._attend(whole) if count else whole
+        windows = super().push(x, state, final)
+        return windows + self._attend(windows) if windows.shape[2] else windows
 
     def _attend(self, x: Tensor) -> Tensor:
         q, k, v = self.to_qkv(self.norm(x)).mT.chunk(3, dim=2)
         position = torch.arange(x.shape[2], device=x.device)
-        within = position % self.window
+        within = position % self.multiple
         q, k = (turned(rows, self.cos[within], self.sin[within], self.heads) for rows in (q, k))
         first = position - within
-        last = (first + self.window).clamp(max=x.shape[2])
-        y: Tensor = self.to_out(
-            ops.attention(q.mT, k.mT, v.mT, first, last, self.heads, self.scale)
-        )
-        return y
+        last = (first + self.multiple).clamp(max=x.shape[2])
+        return self.to_out(ops.attention(q.mT, k.mT, v.mT, first, last, self.heads, self.scale))
 
 
 @dataclass
@@ -183,9 +175,8 @@ class GegluFeedForward(StreamingModule):
 
 def angles(positions: int, features: int) -> Tensor:
     """[positions, features] float64: the angle of each feature; both halves have the same."""
-    inverse = 1.0 / 10000.0 ** (torch.arange(0, features, 2, dtype=torch.float64) / features)
-    angle = torch.arange(positions)[:, None].float() * inverse.float()  # rounded as upstream's are
-    return torch.cat([angle, angle], dim=1).double()
+    half = attention.angles(torch.arange(positions), features, 10000.0)
+    return torch.cat([half, half], dim=1)
 
 
 def turned(x: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The LSTMs of EnCodec-like nets, one-way and both ways, with a skip path around them."""
+"""The LSTMs of EnCodec-like nets, one-way and both ways."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ class Lstm(StreamingModule):
     Args:
         channels: H, width of the input and of every layer
         layers: L
+        skip: add x
     """
 
-    def __init__(self, channels: int, layers: int) -> None:
+    def __init__(self, channels: int, layers: int, skip: bool = True) -> None:
         super().__init__()
+        self.skip = skip
         shape = (layers, 4 * channels, channels)
         bound = channels**-0.5
         self.weight_ih = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
@@ -54,7 +56,7 @@ class Lstm(StreamingModule):
         packed = self._packed.get(self.weight_ih, self.weight_hh)
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         y: Tensor
-        y, state.h, state.c = ops.lstm(x, state.h, state.c, *weights, packed, True)
+        y, state.h, state.c = ops.lstm(x, state.h, state.c, *weights, packed, self.skip)
         return y
 
 
@@ -139,8 +141,7 @@ def _product(
     x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, packed: Tensor | None
 ) -> Tensor:
     """weight x + bias + residual, of both directions."""
-    y: Tensor = ops.conv1d(x, weight, bias, residual, None, None, packed, 1, 1, 2)
-    return y
+    return ops.conv1d(x, weight, bias, residual, None, None, packed, 1, 1, 2)
 
 
 def _cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:

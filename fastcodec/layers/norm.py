@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastcodec import ops
-from fastcodec.layers.streaming import Held, StreamingModule
+from fastcodec.layers.streaming import Held, StreamingModule, WholeSignal
 
 
-class GroupNorm(StreamingModule):
+class GroupNorm(WholeSignal):
     """Group normalisation; it needs the whole signal at once.
 
     Args:
@@ -29,20 +29,14 @@ class GroupNorm(StreamingModule):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.epsilon, self.groups = epsilon, groups
 
-    def init_state(self, batch_size: int) -> list[bool]:
-        return [False]
-
     def push(
         self, x: Tensor, state: list[bool], final: bool = False, held: Held | None = None
     ) -> Tensor:
         """As every layer's; ``held``: frames to add to the result."""
-        if not final or state[0]:
-            raise ValueError(f"GroupNorm.push: {self.not_streamable_because}")
-        state[0] = True
-        y = self._normalise(x)
+        y = super().push(x, state, final)
         return y if held is None else y + held.take(x.shape[2])
 
-    def _normalise(self, x: Tensor) -> Tensor:
+    def whole(self, x: Tensor) -> Tensor:
         count = self.groups
         parts = zip(
             x.chunk(count, 1), self.weight.chunk(count), self.bias.chunk(count), strict=True

@@ -1,38 +1,23 @@
-"""Elementwise layers."""
+"""An activation as a layer of its own: after the last convolution, which no other takes in."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastcodec import ops
 from fastcodec.layers.streaming import StreamingModule
 
 
 class Pointwise(StreamingModule):
-    """An activation as a layer of its own.
+    """An activation of every value.
 
     Args:
-        kind: a key of ``ops.ACTIVATIONS`` but "snake"
-        slope: of leaky ReLU
+        kind: a key of ``ops.ACTIVATIONS`` without parameters
     """
 
-    def __init__(self, kind: str, slope: float = 0.0) -> None:
+    def __init__(self, kind: str) -> None:
         super().__init__()
-        self.kind, self.slope = kind, slope
+        self.kind = kind
 
     def push(self, x: Tensor, state: None, final: bool = False) -> Tensor:
-        y: Tensor = ops.activation(x, ops.ACTIVATIONS[self.kind], self.slope)
-        return y
-
-
-class Snake(StreamingModule):
-    """x + sin^2(alpha x) / alpha, one alpha a channel."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.alpha = nn.Parameter(torch.ones(channels))
-
-    def push(self, x: Tensor, state: None, final: bool = False) -> Tensor:
-        y: Tensor = ops.snake(x, self.alpha)
-        return y
+        return ops.activation(x, ops.ACTIVATIONS[self.kind])

@@ -76,8 +76,7 @@ class FactorisedLevel(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         """x [B, D, T] in the words' space, [B, codebook_dimension, T]."""
-        y: Tensor = self.in_proj(x)
-        return y
+        return self.in_proj(x)
 
     def encode(self, projected: Tensor) -> Tensor:
         """Codes [B, T] of projected latents."""
@@ -283,5 +282,4 @@ class ProjectedQuantizer(Quantizer):
         return self.residual.encode(self.in_proj(x.float()), n_codebooks)
 
     def decode(self, codes: Tensor) -> Tensor:
-        y: Tensor = self.out_proj(self.residual.decode(codes))
-        return y
+        return self.out_proj(self.residual.decode(codes))

@@ -45,6 +45,23 @@ class StreamingModule(nn.Module):
         return self.push(x, self.init_state(x.shape[0]), final=True)
 
 
+class WholeSignal(StreamingModule):
+    """A layer that needs all of a signal in one push, the final one."""
+
+    def init_state(self, batch_size: int) -> list[bool]:
+        return [False]  # nothing has come
+
+    def push(self, x: Tensor, state: list[bool], final: bool = False) -> Tensor:
+        if not final or state[0]:
+            raise ValueError(f"{type(self).__name__}.push: {self.not_streamable_because}")
+        state[0] = True
+        return self.whole(x)
+
+    def whole(self, x: Tensor) -> Tensor:
+        """The output of a whole signal [B, C_in, T]."""
+        raise NotImplementedError
+
+
 def streaming(layers: nn.ModuleList) -> list[StreamingModule]:
     """The layers of a list under their true type."""
     return cast(list[StreamingModule], list(layers))

@@ -60,8 +60,7 @@ class FeedForward(nn.Module):
         self.linear2 = Conv1d(width, channels, 1, bias=False, activation=Activation(activation))
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.linear2(self.linear1(x))
-        return y
+        return self.linear2(self.linear1(x))
 
 
 class TransformerLayer(nn.Module):

@@ -449,20 +449,6 @@ def test_any_pieces(
     assert torch.equal(torch.cat(got, dim=2), heard)
 
 
-@needs_native
-@given(NETS, st.lists(st.integers(1, 250), min_size=1, max_size=4), st.integers(1, 2))
-def test_any_list(which: tuple[str, str, str], sizes: list[int], n_threads: int) -> None:
-    net = lively(*which)
-    wavs = [nets.signal(1, size, seed=i) for i, size in enumerate(sizes)]
-    with threads(n_threads):
-        together = net.encode(wavs)
-        heard = net.decode(together)
-    for row, wav in enumerate(wavs):
-        alone = net.encode(wav)
-        assert torch.equal(together.tokens[row, :, : alone.tokens.shape[2]], alone.tokens[0])
-        assert torch.equal(heard[row, :, : wav.shape[1]], net.decode(alone)[0])
-
-
 def test_the_small_nets_use_many_codes() -> None:
     for flow in FLOWS:
         tokens = lively(flow, "none").encode(nets.signal(1, 1200)).tokens[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -224,8 +225,141 @@ def test_a_stream_ends_once() -> None:
         stream.decode(codes)
 
 
+SMALL = {**nets.STREAMING, **nets.WHOLE}
+every_net = pytest.mark.parametrize("name", SMALL)
+Call = Callable[[], object]
+
+
+@functools.cache
+def built(name: str) -> Codec:
+    return SMALL[name]()
+
+
+def refuse(calls: list[tuple[Call, str]]) -> None:
+    for i, (call, message) in enumerate(calls):
+        try:
+            call()
+        except ValueError as error:
+            assert re.search(message, str(error)), f"{i}: {message!r} expected, got: {error}"
+        else:
+            pytest.fail(f"{i}: nothing was refused where {message!r} is expected")
+
+
+@every_net
+def test_every_codec_refuses_signals(name: str) -> None:
+    net = built(name)
+    wav = nets.signal(2, net.channels, 40 * net.hop * net.frame_multiple)
+    holes = wav.clone()
+    holes[1, -1, 77] = float("nan")
+    rate_hz, most = net.sample_rate_hz, net.quantizer.n_codebooks
+    refuse([
+        (lambda: net.encode(holes), "finite, got nan at row 1, channel . sample 77"
+         .replace(". ", f"{net.channels - 1}, ")),
+        (lambda: net.encode([wav[0], holes[1]]), "finite, got nan at .*sample 77"),
+        (lambda: net.encode(wav[..., :0]), r"must hold at least \d+ sample.*got \[2, ., 0\]"),
+        (lambda: net.encode(wav[:0]), r"at least one signal, got \[0, "),
+        (lambda: net.encode(wav[:, :0]), rf"must be \[B, {net.channels}, S\].*got \[2, 0, "),
+        (lambda: net.encode(torch.cat([wav, wav[:, :1]], 1)), r"must be \[B, .*got \[2, "),
+        (lambda: net.encode(wav[None]), r"must be \[B, .*got \[1, 2, "),
+        (lambda: net.encode(wav.to(torch.int16)), "floats in -1..1, got torch.int16"),
+        (lambda: net.encode("speech.wav"), "tensor or an array, got str"),
+        (lambda: net.encode([]), "list of signals is empty"),
+        (lambda: net.encode([wav[0], wav]), "not batches"),
+        (lambda: net.encode(wav, sample_rate_hz=rate_hz + 1), f"{rate_hz} Hz, got {rate_hz + 1}"),
+        (lambda: net.encode(wav, 0), f"has 1 to {most}, got 0"),
+        (lambda: net.encode(wav, most + 1), f"has 1 to {most}, got {most + 1}"),
+        (lambda: net.encode(wav, bandwidth_kbps=0.123), r"bandwidth_kbps: .* has \(.*got 0.123"),
+        (lambda: net.encode(wav, 1, 0.123), "not both"),
+        (lambda: net.encode(wav, segment_s=0.0), "segment_s"),
+        (lambda: net.encode(wav, segment_s=-1.0), "segment_s"),
+        (lambda: net.encode(wav, segment_s=float("nan")), "segment_s"),
+    ])  # fmt: skip
+
+
+@every_net
+def test_every_codec_refuses_codes(name: str) -> None:
+    net = built(name)
+    codes = net.encode(nets.signal(2, net.channels, 40 * net.hop * net.frame_multiple))
+    most, size = net.quantizer.n_codebooks, net.quantizer.codebook_size
+    high, low = codes.tokens.clone(), codes.tokens.clone()
+    high[1, -1, 3], low[0, 0, 0] = size, -1
+
+    def other(**changes: Any) -> Call:
+        return lambda: net.decode(replace(codes, **changes))
+
+    def lasting(n_samples: int) -> Call:
+        return other(n_samples=torch.full((2,), n_samples))
+
+    wide = codes.tokens.repeat(1, 2, 1)
+    frames = codes.tokens.shape[2]
+    calls = [
+        (other(codec="mp3"), f"codes are of 'mp3', this is '{net.name}'"),
+        (lasting(0), "n_samples must be 1 to what .* got 0 to 0"),
+        (lasting(-5), "got -5 to -5"),
+        (lasting(2**62), f"got {2**62} to {2**62}"),
+        (lasting((frames + net.frame_multiple) * net.hop + 1), "n_samples must be 1 to what"),
+        (other(tokens=high), rf"tokens must be 0..{size - 1} .*got \d+..{size}"),
+        (other(tokens=low), r"got -1..\d+ \(-1 marks padding"),
+        (other(tokens=wide, hold=None), rf"K <= {most}, T\] int64 .*got \[2, {2 * most}, "),
+    ]
+    if codes.scale is None:
+        tokens = codes.tokens
+        calls += [
+            (lambda: net.decode(tokens[0]), rf"\[B, K <= {most}, T\] int64 .*got \[{most}, "),
+            (lambda: net.decode(tokens.float()), "int64 .* torch.float32"),
+            (lambda: net.decode(tokens[..., :0]), r"no frames in tokens \[2, "),
+            (lambda: net.decode(tokens[:0]), r"no frames in tokens \[0, "),
+            (lambda: net.decode(tokens[:, :0]), r"got \[2, 0, "),
+            (lambda: net.decode(wide), rf"got \[2, {2 * most}, "),
+            (lambda: net.decode(high), f"got .*{size}"),
+        ]
+    refuse(calls)
+
+
+@every_net
+def test_every_codec_refuses_what_does_not_stream(name: str) -> None:
+    net = built(name)
+    most = net.quantizer.n_codebooks
+    if net.encoder.not_streamable_because and net.decoder.not_streamable_because:
+        refuse([(net.stream, "does not stream: .*use encode and decode")])
+        return
+    refuse([
+        (lambda: net.stream(0), "batch_size must be at least 1, got 0"),
+        (lambda: net.stream(1, most + 1), f"has 1 to {most}, got {most + 1}"),
+    ])  # fmt: skip
+    wav = nets.signal(2, net.channels, 40 * net.hop * net.frame_multiple)
+    codes, stream = net.encode(wav), net.stream(2)
+    wrong = codes.tokens.clone()
+    wrong[0, 0, 0] = net.quantizer.codebook_size
+    refuse([
+        (lambda: stream.decode(codes[0]), "has 2 rows, got 1"),
+        (lambda: stream.decode(wrong), f"tokens must be 0..{net.quantizer.codebook_size - 1}"),
+        (lambda: stream.decode(codes.tokens.float()), "int64 .*torch.float32"),
+        (lambda: stream.decode(codes.tokens[:, 0]), r"\[B, K <= "),
+        (lambda: stream.decode(replace(codes, codec="mp3")), "codes are of 'mp3'"),
+    ])  # fmt: skip
+    stream.decode(codes, final=True)
+    refuse([(lambda: stream.decode(codes), "has had its final codes; make a new one")])
+    if net.encoder.not_streamable_because:
+        refuse([(lambda: stream.encode(wav), "encodes whole signals only")])
+        return
+    holes = wav.clone()
+    holes[1, 0, 5] = float("inf")
+    chunk = rf"a chunk must be \[2, {net.channels}, n\] floats, got"
+    refuse([
+        (lambda: stream.encode(wav[:1]), chunk),
+        (lambda: stream.encode(wav.int()), f"{chunk} .* torch.int32"),
+        (lambda: stream.encode(torch.cat([wav, wav], 1)), chunk),
+        (lambda: stream.encode(wav[None]), chunk),
+        (lambda: stream.encode(holes), "finite, got inf at row 1, channel 0, sample 5"),
+        (lambda: stream.encode(wav[..., :0], final=True), "ended without a sample"),
+    ])  # fmt: skip
+    stream.encode(wav, final=True)
+    refuse([(lambda: stream.encode(wav), "has had its final chunk; make a new one")])
+
+
 def test_load() -> None:
-    with pytest.raises(ValueError, match="no codec 'mp3'; known: encodec_24khz, .*lyra_v2"):
+    with pytest.raises(ValueError, match="no codec 'mp3'; known: soundstream_24khz, .*lyra_v2"):
         fastcodec.load("mp3")
     with pytest.raises(ValueError, match="precision must be one of highest, high, medium, got"):
         fastcodec.load("lyra_v2", {}, precision="exact")

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from fastcodec.codecs import dac, dac_chunks, dac_signal
@@ -342,35 +340,6 @@ def test_loudness_is_audiotools(rate_hz: int, length: int, channels: int, level:
     wav[..., length // 2 :] *= 0.05
     want = oracles.descript("audiotools").AudioSignal(wav.clone(), rate_hz).loudness()
     torch.testing.assert_close(dac_signal.loudness(wav, rate_hz), want, atol=1e-4, rtol=0)
-
-
-PLACES = st.lists(st.floats(0, 1), max_size=5)
-
-
-@needs_native
-@settings(max_examples=30)
-@given(
-    st.sampled_from(sorted(KWARGS)), st.integers(1, 900), st.integers(1, 3), PLACES, PLACES,
-    st.integers(1, 2),
-)  # fmt: skip
-def test_any_pushes_batch_and_threads(
-    name: str, length: int, batch: int, cuts: list[float], code_cuts: list[float], n_threads: int
-) -> None:
-    net = own(name)
-    wav = torch.cat([signal(1, 1, length, seed=row) for row in range(batch)])
-    alone = [net.encode(row) for row in wav]
-    heard = [net.decode(codes.tokens) for codes in alone]
-    with threads(n_threads):
-        tokens = torch.cat([x.tokens for x in pushed(net.stream(batch).encode, wav, cuts)], dim=2)
-        samples = torch.cat(pushed(net.stream(batch).decode, tokens, code_cuts), dim=2)
-    assert torch.equal(tokens, torch.cat([codes.tokens for codes in alone]))
-    assert torch.equal(samples, torch.cat(heard))
-
-
-def pushed(push: Any, x: Tensor, cuts: list[float]) -> list[Any]:
-    edges = [0, *sorted(round(cut * x.shape[2]) for cut in cuts), x.shape[2]]
-    last = len(edges) - 2
-    return [push(x[..., edges[i] : edges[i + 1]], final=i == last) for i in range(last + 1)]
 
 
 @functools.cache

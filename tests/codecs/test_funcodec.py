@@ -269,8 +269,8 @@ def encode_ppg(name: str, batch: int, length: int) -> dict[str, Tensor]:
 
 
 INVARIANT = (
-    "time", "soundstream", "snake", "transformer", "causal transformer", "stereo", "codec_range",
-    "q0_ds_ratio", "spectra", "spectra in groups", "angles", "stft",
+    "soundstream", "snake", "transformer", "causal transformer", "stereo", "codec_range",
+    "q0_ds_ratio", "spectra in groups", "angles", "stft",
 )  # fmt: skip
 
 
@@ -420,7 +420,7 @@ def test_a_preset_becomes_what_its_folder_says(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="is of a Funcodec, but .* is a FreqCodec"):
         fastcodec.load("freqcodec_en_16k_gr8nq32ds320", tmp_path)
     (tmp_path / "config.yaml").write_text("{")
-    with pytest.raises(WeightsError, match="config.yaml: not a YAML file"):
+    with pytest.raises(WeightsError, match="config.yaml: is no YAML"):
         fastcodec.load("funcodec_en_16k_nq32ds640", tmp_path)
 
 

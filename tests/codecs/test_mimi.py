@@ -1,4 +1,4 @@
-"""Mimi beside moshi and transformers, its checkpoints' spellings, and its promises past the window.
+"""Mimi beside moshi and transformers, and its checkpoints' spellings.
 
 Small nets with random weights, whose transformers see 7 steps.
 """
@@ -26,7 +26,6 @@ from fastcodec.layers.quantize import ProjectedQuantizer
 from fastcodec.layers.transformer import LayerScale, TransformerConfig
 
 from .. import nets, oracles
-from ..backends import needs_native, threads
 from ..golden import compare
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -340,28 +339,3 @@ def test_facts() -> None:
     assert (info.n_codebooks, info.codebook_size, info.latency) == (32, 2048, 0)
     assert info.streamable and info.kbps == 4.4
     assert info.parameters == 79_308_609 + 32 * 2048 * 256  # the net's, as moshi counts; words
-
-
-@needs_native
-@pytest.mark.parametrize("step", [1, 7, 16, 33, 250])
-def test_any_pieces_give_the_same_bits(step: int) -> None:
-    """Far past the window of the transformers; several signals at once, with other threads."""
-    net = small()
-    wav = nets.signal(3, 1, 16 * 40 + 5)
-    whole = net.encode(wav)
-    assert whole.tokens[0].unique(dim=1).shape[1] >= 0.8 * whole.tokens.shape[2]
-    heard = net.decode(whole)
-    stream, ends = net.stream(), [*range(step, wav.shape[2], step), wav.shape[2]]
-    tokens, audio = [], []
-    with threads(2):
-        for begin, end in zip([0, *ends], ends, strict=False):
-            codes = stream.encode(wav[1:2, :, begin:end], final=end == wav.shape[2])
-            tokens.append(codes.tokens)
-            audio.append(stream.decode(codes, final=end == wav.shape[2]))
-        together = net.encode([wav[2], wav[1, :, :100], wav[0]])
-    assert torch.equal(torch.cat(tokens, dim=2), whole.tokens[1:2])
-    assert torch.equal(torch.cat(audio, dim=2), heard[1:2])
-    assert torch.equal(together.tokens[[2, 0]], whole.tokens[[0, 2]])
-    assert torch.equal(net.quantizer.encode(net.encoder(wav)), whole.tokens)
-    in_one = net.decoder(net.quantizer.decode(whole.tokens))
-    assert torch.equal(in_one[..., : wav.shape[2]], heard)

@@ -1,4 +1,4 @@
-"""SNAC beside snac 1.2.1, its codes of several rates, its noise, and any cutting of its streams."""
+"""SNAC beside snac 1.2.1, its codes of several rates, its noise, its latency."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ FORMS: dict[str, dict[str, Any]] = {
     "no attention": {"attn_window_size": None},
     "dense, no noise": {"attn_window_size": 4, "depthwise": False, "noise": False},
 }
-NAMES = st.sampled_from(list(FORMS))
 TOLERANCE = 1e-4  # of the rms
 EPSILON = 1e-4  # of a squared distance between vectors of unit length
 
@@ -128,31 +127,23 @@ def test_the_codes_of_these_tests_vary(name: str) -> None:
 
 
 @needs_native
-@given(NAMES, st.integers(1, 800), st.integers(1, 3), st.lists(st.floats(0, 1), max_size=5),
-       st.sampled_from([None, 5]), st.integers(1, 2))  # fmt: skip
-def test_a_stream_is_the_whole(
-    name: str, size: int, batch: int, places: list[float], seed: int | None, n_threads: int
-) -> None:
-    """Any pieces both ways, any batch, any threads; with noise and without."""
-    net = codec(name)
-    wav = nets.signal(batch, 1, size)
-    net.noise_seed = seed
+@given(st.integers(1, 800), st.lists(st.floats(0, 1), max_size=5), st.integers(1, 2))
+def test_noise_of_pieces_is_the_wholes(size: int, places: list[float], n_threads: int) -> None:
+    net = codec("attention")
+    codes = net.encode(nets.signal(2, 1, size))
+    frames = codes.tokens.shape[2]
+    edges = sorted([0, *(round(place * frames) for place in places), frames])
+    net.noise_seed = 5
     with threads(n_threads):
-        codes = net.encode(wav)
-        whole = net.decode(codes)
-        stream, heard, tokens = net.stream(batch), [], []
-        edges = sorted([0, *(round(place * size) for place in places), size])
-        for i, (begin, end) in enumerate(zip(edges, edges[1:], strict=False)):
-            final = i == len(edges) - 2
-            part = stream.encode(wav[..., begin:end], final)
-            tokens.append(part.tokens)
-            heard.append(stream.decode(part, final))
-        assert torch.equal(torch.cat(tokens, dim=2), codes.tokens)
-        assert torch.equal(torch.cat(heard, dim=2), whole)
-        alone = net.encode(wav[-1:])
-        assert torch.equal(alone.tokens, codes.tokens[-1:])
-        assert torch.equal(net.decode(alone), whole[-1:])
+        whole, stream = net.decode(codes.tokens), net.stream(2)
+        heard = [
+            stream.decode(codes.tokens[..., begin:end], final=i == len(edges) - 2)
+            for i, (begin, end) in enumerate(zip(edges, edges[1:], strict=False))
+        ]
+        alone = net.decode(codes.tokens[1:])
     net.noise_seed = None
+    assert torch.equal(torch.cat(heard, dim=2), whole)
+    assert torch.equal(alone, whole[1:])
 
 
 def test_noise_is_a_seeds() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pickle
 import random
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -16,10 +17,12 @@ import torch
 from fastcodec.codecs import encodec_lm
 from fastcodec.codes import Codes
 from fastcodec.errors import FormatError
+from fastcodec.io import inert_pickle
 from fastcodec.io.codes_file import load_codes, save_codes
 from fastcodec.io.ecdc import EcdcFile, Segment, read_ecdc, write_ecdc
 from fastcodec.io.ecdc_header import LAYOUTS, EcdcHeader
 from fastcodec.io.entropy import ProbabilityModel
+from fastcodec.io.funcodec_txt import read_codecs_txt, write_codecs_txt
 from fastcodec.io.lyra_packets import pack_lyra, read_lyra
 
 LIMIT_BYTES = 100 << 20
@@ -67,15 +70,18 @@ def _replace_number(rng: random.Random, data: bytearray) -> None:
 
 
 @contextmanager
-def _memory_limit() -> Iterator[None]:
-    """Peaks of what Python and NumPy allocate, and of what the process as a whole occupies."""
+def _memory_limit(traced: bool = True) -> Iterator[None]:
+    """Peaks of what Python and NumPy allocate (``traced``: slow), and of what the process as a
+    whole occupies.
+    """
     status = Path("/proc/self/status")
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
         before = _kilobytes(status, "VmRSS")
     except (OSError, StopIteration):
         before = None
-    tracemalloc.start()
+    if traced:
+        tracemalloc.start()
     try:
         yield
         assert tracemalloc.get_traced_memory()[1] < LIMIT_BYTES
@@ -175,5 +181,18 @@ def test_codes_file() -> None:
     files = [
         save_codes(Codes(tokens, 75.0, n_samples, "encodec_24khz")),
         save_codes(Codes(tokens + 60_000, 75.0, n_samples, "wide", torch.rand(2, 1))),
+        save_codes(Codes(tokens, 75.0, n_samples, "snac_24khz", hop=512, hold=(4, 2, 2, 1))),
+        save_codes(Codes(tokens, 75.0, n_samples, "x", torch.rand(2, 3), hop=512, segment=1024)),
     ]
     _attack(load_codes, files, 30_000)
+
+
+def test_funcodecs_text() -> None:
+    tokens = torch.randint(0, 1024, (3, 5))
+    files = [write_codecs_txt({"a": tokens, "b_2": tokens[:1]}), write_codecs_txt({"c": tokens})]
+    _attack(read_codecs_txt, files, 20_000)
+
+
+def test_inert_pickles() -> None:
+    value = {"a": [1, -2, 2.5, "text", None, True], "b": (1, 2, 3, 4), "c": {"d": b"bytes"}}
+    _attack(inert_pickle.read, [pickle.dumps(value, protocol=p) for p in (3, 4, 5)], 20_000)
