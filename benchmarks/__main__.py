@@ -24,7 +24,7 @@ def suites() -> list[str]:
     """Every file with a ``rows`` function, as ``ops.conv1d``: the ops, the codecs, the others."""
     folders = {"ops": FOLDER / "ops", "codecs": FOLDER / "codecs"}
     found = [f"{name}.{p.stem}" for name, f in folders.items() for p in sorted(f.glob("[!_]*.py"))]
-    return [*found, "stream", "long"]
+    return [*found, "stream", "long", "training"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import fastcodec
-from fastcodec.cli import convert, decode, demo, encode, models, reports
+from fastcodec.cli import convert, decode, demo, encode, evaluate, models, reports, train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +25,8 @@ for command in (
     models.models,
     reports.doctor,
     demo.demo,
+    evaluate.evaluate,
+    train.train,
 ):
     app.command()(command)
 

@@ -8,6 +8,7 @@ from . import (
     run_academicodec,
     run_audiodec,
     run_dac,
+    run_discriminators,
     run_encodec,
     run_funcodec,
     run_lyra,
@@ -15,6 +16,7 @@ from . import (
     run_snac,
     run_soundstream,
     run_speechtokenizer,
+    run_training,
 )
 from .cases import Case
 
@@ -34,8 +36,14 @@ SYSTEMS: dict[str, tuple[Callable[[Case], str | None], Callable[[Case], None]]] 
 }
 
 
+# Runners of parts, told by what a case holds: upstream's name is that of a codec too.
+PARTS = (run_training, run_discriminators)
+
+
 def why_not(case: Case) -> str | None:
     """What of a case is not built yet, or None where it can be run."""
+    if any(part.serves(case) for part in PARTS):
+        return None
     name = case.entry["upstream"]["name"]
     if case.kind != "codec" or name not in SYSTEMS:
         return case.upstream
@@ -45,4 +53,8 @@ def why_not(case: Case) -> str | None:
 
 def run(case: Case) -> None:
     """Compare every array of a case; fails with all differences."""
+    for part in PARTS:
+        if part.serves(case):
+            part.run(case)
+            return
     SYSTEMS[case.entry["upstream"]["name"]][1](case)
