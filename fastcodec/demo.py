@@ -15,11 +15,10 @@ from torch import Tensor
 
 import fastcodec
 from fastcodec import demo_figure
-from fastcodec.errors import WeightsError
+from fastcodec.codecs.embedded import DEFAULT
 from fastcodec.files import kbps_of, save_codes
 from fastcodec.io import audio
 
-DEFAULT_CODEC = "lyra_v2"
 WEIGHTS_VARIABLE = "FASTCODEC_WEIGHTS"
 
 _WINDOW_S, _HOP_S, _BANDS = 0.064, 0.016, 80
@@ -66,27 +65,25 @@ def clip_path() -> Path:
 
 
 def run(
-    codec_name: str = DEFAULT_CODEC,
+    codec_name: str | None = None,
     weights: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] = "demo",
 ) -> DemoResult:
     """Encodes and decodes the bundled clip and writes wav files, codes and a picture.
 
     Args:
-        codec_name: a preset of ``fastcodec.models()``
-        weights: its weights; None takes the path in the environment variable FASTCODEC_WEIGHTS
+        codec_name: a preset of ``fastcodec.models()``; None: what the weights say they are, or the
+            one whose weights come with the package
+        weights: its weights; None takes the path in the environment variable FASTCODEC_WEIGHTS,
+            where there is one
         out: folder for the results, made if needed; earlier results in it are replaced
 
     Raises:
-        WeightsError: no weights were given, or they do not fit
+        WeightsError: the weights do not fit, or do not say what they are
     """
     weights = weights or os.environ.get(WEIGHTS_VARIABLE) or None
-    if weights is None and codec_name == DEFAULT_CODEC:
-        raise WeightsError(
-            "the demo needs the weights of Lyra v2: the folder with soundstream_encoder.tflite, "
-            "quantizer.tflite and lyragan.tflite of google/lyra v1.2.0 (folder model_coeffs). "
-            f"Give it with --weights FOLDER or {WEIGHTS_VARIABLE}=FOLDER"
-        )
+    if codec_name is None and weights is None:
+        codec_name = DEFAULT
     codec = fastcodec.load(codec_name, weights=weights)
     info = codec.info
     wav, rate_hz = audio.read(clip_path(), info.sample_rate_hz, info.channels)
@@ -101,7 +98,7 @@ def run(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     result = DemoResult(
-        codec=codec_name,
+        codec=info.name,
         duration_s=wav.shape[1] / rate_hz,
         kbps=kbps_of(codes, info.codebook_size),
         n_codebooks=codes.n_codebooks,

@@ -24,7 +24,7 @@ from fastcodec.io import audio
 from . import tame
 from .codecs.test_recognise import saved_by_transformers
 
-COMMANDS = ("encode", "decode", "convert", "info", "models", "doctor", "demo")
+COMMANDS = ("encode", "decode", "convert", "info", "models", "doctor", "demo", "evaluate")
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -129,6 +129,15 @@ def test_lyra_packets_of_real_weights(tmp_path: Path, run: Run, shared: Path) ->
     assert code == 1 and "short.wav: too short for lyra_v2" in err
 
 
+def test_nothing_but_the_package_is_needed(tmp_path: Path, run: Run) -> None:
+    source = _speech(tmp_path / "a.wav", 0.5)
+    entry = _json(run, "encode", source, "-c", "fastcodec_16khz", "--kbps", 2)["files"][0]
+    assert (entry["n_codebooks"], entry["n_frames"], entry["kbps"]) == (4, 25, 2.0)
+    code, out, err = run("decode", tmp_path / "a.safetensors", "-o", tmp_path / "b.wav")
+    assert code == 0 and "2 kbps" in out, err
+    assert audio.probe(tmp_path / "b.wav") == audio.AudioInfo(16_000, 1, 8_000)
+
+
 def test_json_of_encode_and_decode(tmp_path: Path, run: Run, weights: list[object]) -> None:
     source = _speech(tmp_path / "a.wav")
     encoded = _json(run, "encode", source, "-n", 4, "-f", "ecdc", *weights)
@@ -225,7 +234,7 @@ def test_a_failure_on_the_way_leaves_nothing_behind(
         (["decode", "a.wav"], "a.wav is an input"),
         (["decode", "a.wav", "-o", "x.wav"], "a.wav: not a codes file"),
         (["info", "gone"], "gone: neither a file nor a preset"),
-        (["demo"], "--weights"),
+        (["demo", "-c", "nope"], "no codec 'nope'"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_1(

@@ -117,10 +117,16 @@ def test_demo_takes_its_weights_from_the_environment(
     assert "log-mel distance" in out and str(tmp_path / "demo.png") in out
 
 
-def test_demo_without_weights_says_what_to_give(tmp_path: Path) -> None:
-    with pytest.raises(fastcodec.WeightsError, match=r"--weights FOLDER or FASTCODEC_WEIGHTS"):
-        demo.run(out=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+def test_demo_needs_nothing_but_the_package(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["demo", "--out", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert not end.value.code and "fastcodec_16khz" in out and "4 kbps: 8 codebooks" in out
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "original.wav", "decoded.wav", "codes.safetensors", "demo.png",
+    }  # fmt: skip
 
 
 def test_log_mel_distance() -> None:

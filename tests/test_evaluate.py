@@ -190,6 +190,13 @@ def test_the_command_with_real_weights(clips: Path, tmp_path: Path, run: Run, sh
     assert code == 0 and "2 clips, 2.5 s" in text and "PESQ-wb" in text and "words used" in text
 
 
+def test_the_codec_of_the_package_is_the_default(clips: Path, tmp_path: Path, run: Run) -> None:
+    code, text, err = run(clips / "a.wav", "--out", tmp_path / "report", "--json")
+    assert code == 0, err
+    found = [(row["system"], row["rate_kbps"]) for row in json.loads(text)["rows"]]
+    assert found == [("fastcodec_16khz", k / 2) for k in range(1, 9)]
+
+
 def test_codecs_and_weights_are_paired(
     clips: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,7 +218,6 @@ def test_codecs_and_weights_are_paired(
 @pytest.mark.parametrize(
     "arguments, reason",
     [
-        ([], "nothing to evaluate: give --codec"),
         (["-c", "nope"], "no codec 'nope'"),
         (["-c", "encodec_24khz", "-c", "mimi", "-w", "x.th"], "there are 1 for 2 --codec"),
         (["--opus", "3"], "opus: has 6 to 510 kbps, got 3"),

@@ -11,7 +11,15 @@ from fastcodec.cli import console, options
 
 
 def demo(
-    codec: Annotated[str, typer.Option("--codec", "-c", help="A preset.")] = "lyra_v2",
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            "--codec",
+            "-c",
+            show_default=False,
+            help="A preset. Without it: what the weights say they are, or fastcodec_16khz.",
+        ),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -19,7 +27,9 @@ def demo(
             "-w",
             metavar="PATH",
             envvar="FASTCODEC_WEIGHTS",
-            help="The codec's checkpoint; for lyra_v2 the folder with its three .tflite files.",
+            show_default=False,
+            help="The codec's checkpoint; for lyra_v2 the folder with its three .tflite files. "
+            "Those of fastcodec_16khz are in the package.",
         ),
     ] = None,
     out: Annotated[
@@ -34,7 +44,9 @@ def demo(
 
     [bold]Examples[/bold]
 
-    [cyan]fastcodec demo --weights lyra/model_coeffs[/cyan]
+    [cyan]fastcodec demo[/cyan]  → nothing else is needed
+
+    [cyan]fastcodec demo --weights lyra/model_coeffs[/cyan]  → Lyra v2
 
     [cyan]fastcodec demo --codec encodec_24khz[/cyan]  → weights from the hub
     """

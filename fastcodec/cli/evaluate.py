@@ -13,6 +13,7 @@ import fastcodec
 from fastcodec import evaluate as evaluation
 from fastcodec import evaluate_figure
 from fastcodec.cli import console, options
+from fastcodec.codecs.embedded import DEFAULT
 from fastcodec.evaluate import Clip, Neural, Opus, Row, System
 from fastcodec.io.atomic import replacing
 from fastcodec.metrics import METRICS
@@ -32,7 +33,8 @@ def evaluate(
             metavar="NAME[:KBPS,…]",
             show_default=False,
             help="A preset, at these bit rates or at all it has. May be given several times. "
-            "Without NAME, as in [bold]:1,2[/bold]: what the weights say they are.",
+            "Without NAME, as in [bold]:1,2[/bold]: what the weights say they are. Where nothing "
+            "is named at all: fastcodec_16khz.",
         ),
     ] = None,
     weights: Annotated[
@@ -76,7 +78,7 @@ def evaluate(
 
     [bold]Examples[/bold]
 
-    [cyan]fastcodec evaluate speech/ --codec encodec_24khz:1.5,6 --opus 6,12[/cyan]
+    [cyan]fastcodec evaluate speech/ --codec fastcodec_16khz:1,2,4 --opus 6,12[/cyan]
 
     [cyan]fastcodec evaluate speech/ -c :1,2,4 -w mine.safetensors --lyra lyra/[/cyan]
 
@@ -124,9 +126,7 @@ def _systems(
         made.append(Neural(net, rates, label))
     if opus is not None:
         made.append(Opus(_rates(opus, "--opus")))
-    if not made:
-        raise ValueError("nothing to evaluate: give --codec, --weights, --lyra or --opus")
-    return made
+    return made or [Neural(fastcodec.load(DEFAULT, device=device))]
 
 
 def _spec(text: str) -> tuple[str | None, tuple[float, ...] | None]:

@@ -17,7 +17,7 @@ Weights = Annotated[
         show_default=False,
         help="The codec's checkpoint (.th, .pt, .pth, .bin, .safetensors), or a folder with one "
         "and its config; for Lyra the folder with its .tflite files. Without it: downloaded from "
-        "the Hugging Face hub, once.",
+        "the Hugging Face hub, once; those of fastcodec_16khz are in the package.",
     ),
 ]
 Out = Annotated[

@@ -26,6 +26,9 @@ _EXTRAS = {
     "huggingface_hub": "weights",
     "tflite": "lyra",
     "matplotlib": "cli",
+    "pystoi": "evaluate",
+    "pesq": "evaluate",
+    "av": "evaluate",
 }
 
 

@@ -12,6 +12,7 @@ from fastcodec.codecs import (
     academicodec,
     audiodec,
     dac,
+    embedded,
     encodec,
     funcodec,
     hificodec,
@@ -28,6 +29,7 @@ from fastcodec.codecs.stream import Stream
 from fastcodec.io import model_file
 
 FAMILIES = (
+    embedded,
     soundstream,
     lyra,
     encodec,
