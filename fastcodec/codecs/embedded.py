@@ -26,7 +26,8 @@ PRESETS = {
         SeanetConfig(
             dimension=64, n_filters=16, lstm=0, padding="zero", true_skip=True, norm="none"
         ),
-        8, 1024, (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0), "", "CC-BY-SA 3.0, as the recordings it learnt from",
+        8, 1024, (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0), "",
+        "CC-BY-SA 3.0, as the recordings it learnt from",
     )
 }  # fmt: skip
 
