@@ -35,12 +35,12 @@ class Spec:
 
 def write(path: str | os.PathLike[str], spec: Spec, state: Mapping[str, Tensor]) -> None:
     """Write the file, whole or not at all."""
-    save_file = require("safetensors.torch", "weights", "writing a weights file").save_file
+    save = require("safetensors.torch", "weights", "writing a weights file").save
     text = json.dumps({"family": spec.family, "name": spec.name, "config": spec.config})
     metadata = {"format": _FORMAT, "version": _VERSION, "spec": text}
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        temporary.write_bytes(save(tensors, metadata))  # its save_file makes files of mode 0600
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Spec, State] | None:
