@@ -6,6 +6,8 @@ import json
 import math
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -275,7 +277,13 @@ def test_two_processes_keep_equal_codebooks(recordings: Path, tmp_path: Path) ->
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_one_of_two, (port, recordings, tmp_path), nprocs=2)
+    command = [sys.executable, __file__, str(port), str(recordings), str(tmp_path)]
+    ranks = [subprocess.Popen([*command, str(rank)]) for rank in range(2)]
+    try:
+        assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
+    finally:
+        for rank in ranks:
+            rank.kill()
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first.pop("batch").ne(second.pop("batch")).any()
     for name, value in first.items():
@@ -283,16 +291,21 @@ def test_two_processes_keep_equal_codebooks(recordings: Path, tmp_path: Path) ->
     assert (tmp_path / "run/tiny.safetensors").exists() and len(curve(tmp_path / "run")) == 3
 
 
-def _one_of_two(rank: int, port: int, recordings: Path, folder: Path) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def _one_of_two(port: str, recordings: Path, folder: Path, rank: str) -> None:
+    """What this file does when it is run as a program."""
+    os.environ |= {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     torch.set_num_threads(1)
     encodec.PRESETS["tiny"] = TINY
     trainer = Trainer(PLAYED, recordings, folder / "run")
     assert isinstance(trainer.model, nn.parallel.DistributedDataParallel)
     trainer.run()
     state = trainer.net.state_dict() | trainer.average.state_dict(prefix="average.")
-    generator = trainer.generator.manual_seed(rank)
+    generator = trainer.generator.manual_seed(int(rank))
     batch = data.batch(trainer.tape, 1, 320, generator, PLAYED.data.augmentation)
     torch.save(state | {"batch": batch}, folder / f"rank{rank}.pt")
     torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    _one_of_two(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
