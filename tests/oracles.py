@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from unittest.mock import MagicMock
 
@@ -11,23 +13,35 @@ import torch
 from torch import Tensor
 
 
+@contextmanager
+def stand_ins(*names: str) -> Iterator[dict[str, MagicMock]]:
+    """Mocks in the place of modules while another is imported; what was there comes back."""
+    before = {name: sys.modules.get(name) for name in names}
+    mocks = {name: MagicMock(name=name) for name in names}
+    sys.modules.update(mocks)
+    try:
+        yield mocks
+    finally:
+        for name, real in before.items():
+            del sys.modules[name]
+            if real is not None:
+                sys.modules[name] = real
+
+
 def encodec(module: str = "encodec") -> ModuleType:
     """A module of encodec 0.1.1 (PyPI).
 
     It imports torchaudio, which it needs for reading files only, and whose extension does not load
-    without CUDA: an empty module stands in for it during the import.
+    without CUDA: a stand-in takes its place during the import.
     """
-    if "encodec" not in sys.modules and "torchaudio" not in sys.modules:
-        sys.modules["torchaudio"] = ModuleType("torchaudio")
-        try:
+    if "encodec" not in sys.modules:
+        with stand_ins("torchaudio"):
             importlib.import_module("encodec")
-        finally:
-            del sys.modules["torchaudio"]
     return importlib.import_module(module)
 
 
 def transformers() -> ModuleType:
-    """transformers, of which only EncodecModel is used."""
+    """transformers, of which the codecs' models are used."""
     return importlib.import_module("transformers")
 
 
@@ -42,17 +56,12 @@ def speechtokenizer() -> ModuleType:
 def moshi(module: str = "moshi") -> ModuleType:
     """A module of moshi 0.2.13 (PyPI).
 
-    It imports sentencepiece, which only the text of its language model needs: an empty module
-    stands in for it during the import.
+    It imports sentencepiece, which only the text of its language model needs: a stand-in takes its
+    place during the import.
     """
-    if "moshi" not in sys.modules and "sentencepiece" not in sys.modules:
-        text = ModuleType("sentencepiece")
-        text.SentencePieceProcessor = None  # type: ignore[attr-defined]
-        sys.modules["sentencepiece"] = text
-        try:
+    if "moshi" not in sys.modules:
+        with stand_ins("sentencepiece"):
             importlib.import_module("moshi")
-        finally:
-            del sys.modules["sentencepiece"]
     return importlib.import_module(module)
 
 
@@ -63,18 +72,10 @@ def descript(module: str = "dac") -> ModuleType:
     need, and of torchaudio, whose filter, the only thing that it takes from there, is SciPy's.
     """
     unused = ("argbind", "ffmpy", "flatten_dict", "importlib_resources", "randomname")
-    names = ("torchaudio", "torch.utils.tensorboard", *unused)
     if "dac" not in sys.modules:
-        before = {name: sys.modules.get(name) for name in names}
-        sys.modules.update({name: MagicMock(name=name) for name in names})
-        sys.modules["torchaudio"].functional.lfilter = _lfilter
-        try:
+        with stand_ins("torchaudio", "torch.utils.tensorboard", *unused) as modules:
+            modules["torchaudio"].functional.lfilter = _lfilter
             importlib.import_module("dac")
-        finally:
-            for name, real in before.items():
-                del sys.modules[name]
-                if real is not None:
-                    sys.modules[name] = real
     return importlib.import_module(module)
 
 
@@ -90,21 +91,13 @@ def funcodec(module: str = "funcodec") -> ModuleType:
     Stand-ins take the place, during the import, of what its losses need, of typeguard, whose old
     version it checks arguments with, and of torchaudio, of which it takes two transforms.
     """
-    names = ("torchaudio", "typeguard", "librosa", "librosa.filters")
     if "funcodec.models.codec_freq" not in sys.modules:
-        before = {name: sys.modules.get(name) for name in names}
-        sys.modules.update({name: MagicMock(name=name) for name in names})
-        sys.modules["torchaudio"].transforms.Spectrogram = _Spectrogram
-        sys.modules["torchaudio"].transforms.InverseSpectrogram = _InverseSpectrogram
-        try:
+        with stand_ins("torchaudio", "typeguard", "librosa", "librosa.filters") as modules:
+            modules["torchaudio"].transforms.Spectrogram = _Spectrogram
+            modules["torchaudio"].transforms.InverseSpectrogram = _InverseSpectrogram
             for name in ("basic", "freq", "semantic_aug"):
                 importlib.import_module(f"funcodec.models.codec_{name}")
             importlib.import_module("funcodec.modules.normed_modules.transformer")
-        finally:
-            for name, real in before.items():
-                del sys.modules[name]
-                if real is not None:
-                    sys.modules[name] = real
     return importlib.import_module(module)
 
 

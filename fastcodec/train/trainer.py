@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastcodec.io import torchfile
 from fastcodec.io.atomic import replacing
 from fastcodec.ops import use_backend
 from fastcodec.optional import require
@@ -82,7 +83,7 @@ class Trainer:
             writer = require("torch.utils.tensorboard", "train", "log.tensorboard").SummaryWriter
             self.board = writer(out)
         if resume:
-            self._restore(torch.load(self.checkpoint, map_location="cpu", weights_only=True))
+            self._restore(torchfile.read(self.checkpoint))
 
     def _build(self) -> None:
         config = self.config
