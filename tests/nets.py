@@ -14,6 +14,7 @@ from fastcodec.codecs import (
     academicodec,
     audiodec,
     dac,
+    embedded,
     funcodec,
     hificodec,
     mimi,
@@ -25,6 +26,7 @@ from fastcodec.codecs.audiodec import AudioDecConfig
 from fastcodec.codecs.audiodec_vocoder import VocoderConfig
 from fastcodec.codecs.base import Codec
 from fastcodec.codecs.dac_config import DacConfig
+from fastcodec.codecs.embedded import EmbeddedConfig
 from fastcodec.codecs.encodec import Encodec, EncodecConfig, EncodecSegmented
 from fastcodec.codecs.hificodec import HificodecConfig
 from fastcodec.codecs.keys import upstream_names
@@ -204,6 +206,9 @@ _FREQCODEC: dict[str, Any] = {
     },
 }  # fmt: skip
 _DAC = DacConfig(800, 8, (3, 5), 24, 32, (5, 3), 3, 50, 4)
+_EMBEDDED = EmbeddedConfig(
+    800, (4, 3, 2), (8, 6, 2), (6, 10, 10), (1, 2, 1), (2, 1, 1), 5, 2, 3, 12, 4, 32
+)
 _EVEN = DacConfig(800, 8, (2, 4), 24, 32, (4, 2), 4, 64, 4)
 
 # Small forms of every family that streams both ways, and of those that need whole signals.
@@ -212,6 +217,7 @@ STREAMING: dict[str, Callable[[], Codec]] = {
     "encodec, not causal": lambda: encodec(
         causal=False, padding="zero", ratios=(3, 2), true_skip=True, lstm=1
     ),
+    "embedded": lambda: made(embedded, _EMBEDDED),
     "academicodec": lambda: made(academicodec, _ACADEMICODEC),
     "dac, odd strides": lambda: made(dac, _DAC),
     "dac": lambda: made(dac, _EVEN),

@@ -228,7 +228,7 @@ def test_a_failure_on_the_way_leaves_nothing_behind(
         (["encode", "a.wav", "b/a.wav", "-o", "x"], "would both become"),
         (["encode", "a.wav", "-c", "nope"], "no codec 'nope'"),
         (["encode", "a.wav", "-w", "gone.th"], "gone.th: no such checkpoint"),
-        (["encode", "a.wav", "-f", "lyra"], ".lyra holds codes of Lyra, not of encodec_24khz"),
+        (["encode", "a.wav", "-f", "lyra"], ".lyra holds codes of Lyra, not of fastcodec_16khz"),
         (["encode", "a.wav", "-c", "lyra_v2", "-f", "ecdc"], "not of lyra_v2"),
         (["encode", "a.wav", "-c", "lyra_v2", "-f", "lyra", "-n", "9"], "[16, 30, 46] codebooks"),
         (["decode", "a.wav"], "a.wav is an input"),

@@ -14,6 +14,7 @@ import fastcodec
 from fastcodec import files
 from fastcodec.cli import batch, dac, options
 from fastcodec.cli.plan import Job, plan
+from fastcodec.codecs.embedded import DEFAULT
 from fastcodec.codes import Codes, join
 from fastcodec.io import audio
 
@@ -31,7 +32,7 @@ def encode(
             "-c",
             show_default=False,
             help="A preset; see [bold]fastcodec models[/bold]. Without it: what the weights say "
-            "they are, or encodec_24khz where none are given.",
+            "they are, or fastcodec_16khz where none are given.",
         ),
     ] = None,
     out: options.Out = None,
@@ -70,9 +71,9 @@ def encode(
 
     [bold]Examples[/bold]
 
-    [cyan]fastcodec encode talk.wav[/cyan]  → talk.safetensors, by encodec_24khz at 24 kbps
+    [cyan]fastcodec encode talk.wav --kbps 2[/cyan]  → talk.safetensors, by fastcodec_16khz
 
-    [cyan]fastcodec encode talk.mp3 --kbps 6 --out talk.ecdc[/cyan]  → EnCodec's own file
+    [cyan]fastcodec encode talk.mp3 -c encodec_24khz -b 6 --out talk.ecdc[/cyan]  → EnCodec's file
 
     [cyan]fastcodec encode recordings/ --out codes/ --codec lyra_v2 -w lyra/[/cyan]  → a folder
 
@@ -83,7 +84,7 @@ def encode(
     suffix = options.suffix(file_format, out, files.SUFFIXES)
     jobs = plan(inputs, out, audio.SUFFIXES, files.SUFFIXES, suffix, force)
     if codec is None and weights is None:
-        codec = "encodec_24khz"
+        codec = DEFAULT
     if codec is not None:  # before anything is downloaded
         _check_formats(jobs, codec, codebooks)
     net = fastcodec.load(codec, weights=weights, device=device, precision=precision)

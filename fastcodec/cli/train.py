@@ -36,6 +36,16 @@ def train(
         Path | None,
         typer.Option("--recipe", metavar="FILE", show_default=False, help="Settings, a TOML file."),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights",
+            "-w",
+            metavar="PATH",
+            show_default=False,
+            help="Start from these weights of the preset instead of random ones.",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in the results' folder.")
     ] = False,
@@ -62,13 +72,15 @@ def train(
     [cyan]fastcodec train --data speech/ --recipe mine.toml --out run1[/cyan]
 
     [cyan]fastcodec train --data speech/ --recipe mine.toml --out run1 --resume[/cyan]
+
+    [cyan]fastcodec train --data my_voice/ -w training/fastcodec_16khz.safetensors -o mine[/cyan]
     """
     from fastcodec.train import config
     from fastcodec.train.trainer import Trainer
 
     settings = config.read(recipe) if recipe else config.TrainConfig()
     settings = replace(settings, preset=preset or settings.preset, steps=steps or settings.steps)
-    trainer = Trainer(settings, folder, out, resume, device)
+    trainer = Trainer(settings, folder, out, resume, device, weights)
     with _bar() as bar:
         task = bar.add_task(settings.preset, total=settings.steps, completed=trainer.step, loss="")
 

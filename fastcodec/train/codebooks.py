@@ -100,6 +100,12 @@ class TrainedQuantizer(nn.Module):
         y = y * in_use[:, :1, None]  # the estimate of nothing has no gradient either
         return Quantized(y, codes, commitments.sum() / count, learning / count, commitments, first)
 
+    @torch.no_grad()
+    def keep_words(self) -> None:
+        """Go on from the words that the quantizer has, instead of finding first ones."""
+        self.embed_avg.copy_(self.quantizer.codebooks)
+        self.inited.fill_(True)
+
     def _in_use(self, batch: int, n_codebooks: Tensor | int | None) -> Tensor:
         """[B, K] whether an item uses a codebook."""
         books, options = self.quantizer.codebooks, self.options

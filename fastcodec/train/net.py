@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from fastcodec.codecs.recognise import spec_of
 from fastcodec.io import model_file
 from fastcodec.layers.conv import Conv1d, ConvTranspose1d
 from fastcodec.layers.quantize import ResidualQuantizer
+from fastcodec.layers.streaming import Residual
 from fastcodec.train import plain
 from fastcodec.train.codebooks import Quantized, TrainedQuantizer
 from fastcodec.train.config import TrainConfig
@@ -76,6 +78,9 @@ def unloaded(preset: str) -> Codec:
 def initialise(codec: Codec) -> Codec:
     """Weights that keep a signal's variance from layer to layer; without it, deep nets without
     normalisation start near silence.
+
+    A residual path starts as a small part of the sum; a depthwise convolution lets the present
+    frame through.
     """
     for layer in codec.modules():
         if isinstance(layer, Conv1d | ConvTranspose1d):
@@ -84,4 +89,10 @@ def initialise(codec: Codec) -> Codec:
                 inputs = layer.weight.shape[0] // layer.groups * layer.kernel // layer.stride
             nonlinear = 1.5 if layer.activation else 1.0  # what an activation takes away
             layer.weight.uniform_(-1, 1).mul_((3 * nonlinear / inputs) ** 0.5)
+            if layer.groups > 1 and layer.weight.shape[1] == 1:
+                layer.weight.mul_(0.3)
+                layer.weight[:, 0, -1] += 0.7
+    for layer in codec.modules():
+        if isinstance(layer, Residual):
+            cast(Conv1d, layer.body[-1]).weight.mul_(0.3)
     return codec

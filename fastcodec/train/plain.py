@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastcodec.layers.conv import Conv1d, ConvTranspose1d
 from fastcodec.layers.streaming import Residual, Sequential, StreamingModule, streaming
-from fastcodec.ops.conv1d import activate
+from fastcodec.ops.conv1d import ACTIVATIONS, activate
 
 
 def forward(layer: StreamingModule, x: Tensor) -> Tensor:
@@ -39,13 +39,19 @@ def _conv(layer: Conv1d, x: Tensor) -> Tensor:
     if layer.fill_last:
         over = x.shape[2] + layer.left + right - layer.span
         right += -over % layer.stride if over > 0 else -over
-    x = activate(x, layer.activation, layer.alpha, None, layer.slope)
+    x = _activated(layer, x)
     if layer.left or right:
         x = F.pad(x, (layer.left, right))
     return F.conv1d(x, layer.weight, layer.bias, layer.stride, 0, layer.dilation, layer.groups)
 
 
 def _conv_transpose(layer: ConvTranspose1d, x: Tensor) -> Tensor:
-    x = activate(x, layer.activation, layer.alpha, None, layer.slope)
+    x = _activated(layer, x)
     y = F.conv_transpose1d(x, layer.weight, layer.bias, layer.stride, groups=layer.groups)
     return y[..., layer.cut_left : y.shape[2] - layer.cut_right]
+
+
+def _activated(layer: Conv1d | ConvTranspose1d, x: Tensor) -> Tensor:
+    if layer.activation == ACTIVATIONS["gelu"]:
+        return F.gelu(x)  # the op's own keeps the tail of large negative x, slowly
+    return activate(x, layer.activation, layer.alpha, None, layer.slope)

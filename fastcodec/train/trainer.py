@@ -46,6 +46,7 @@ class Trainer:
         folder: recordings
         out: folder for ``checkpoint.pt``, ``curve.jsonl`` and ``<preset>.safetensors``
         resume: go on from ``out``'s checkpoint
+        weights: of the codec, to start from; random ones where None
         device: where; with torchrun's environment variables, one process a device
     """
 
@@ -56,6 +57,7 @@ class Trainer:
         out: Path,
         resume: bool = False,
         device: torch.device | str = "cpu",
+        weights: str | os.PathLike[str] | None = None,
     ) -> None:
         self.config, self.out, self.device = config, out, torch.device(device)
         self.rank, self.ranks = _join()
@@ -68,8 +70,10 @@ class Trainer:
                 f"train: {self.checkpoint} {'does not exist' if resume else 'exists already'}; "
                 + ("start without --resume" if resume else "go on with --resume, or name another")
             )
+        if resume and weights is not None:
+            raise ValueError("train: a run that goes on has its weights; leave the others out")
+        self._build(weights)
         out.mkdir(parents=True, exist_ok=True)
-        self._build()
         c = config.data
         codec = self.net.codec
         self.tape, test = data.read_folder(
@@ -85,12 +89,17 @@ class Trainer:
         if resume:
             self._restore(torchfile.read(self.checkpoint))
 
-    def _build(self) -> None:
+    def _build(self, weights: str | os.PathLike[str] | None) -> None:
         config = self.config
         torch.manual_seed(config.seed)  # the initial weights
         self.generator = torch.Generator()
         codec = initialise(unloaded(config.preset))
-        self.net = Net(codec, config, self.generator).to(self.device)
+        if weights is not None:
+            codec.load_weights(weights)
+        self.net = Net(codec, config, self.generator)
+        if weights is not None:
+            self.net.quantizer.keep_words()
+        self.net.to(self.device)
         self.average = copy.deepcopy(self.net.codec).requires_grad_(False).eval()
         self.model: nn.Module = self.net
         if self.ranks > 1:
@@ -105,14 +114,14 @@ class Trainer:
             "stft": MultiResolutionStft(),
             "waveform": Waveform(),
         }
-        weights = {name: getattr(losses, name) for name in terms}
-        self.terms = {name: terms[name].to(self.device) for name, w in weights.items() if w}
+        factors = {name: getattr(losses, name) for name in terms}
+        self.terms = {name: terms[name].to(self.device) for name, f in factors.items() if f}
         a = config.adversarial
         self.adversary: Adversary | None = None
         if a.discriminators:
             self.adversary = Adversary(config, self.net.codec.channels, self.device, self.ranks > 1)
-            weights |= {"adversarial": a.weight, "features": a.features}
-        self.weights = weights
+            factors |= {"adversarial": a.weight, "features": a.features}
+        self.weights = factors
         self.balancer = Balancer(self.weights).to(self.device)
 
     def stop(self) -> None:

@@ -20,7 +20,9 @@ from torch import Tensor, nn
 import fastcodec
 from fastcodec.cli import main
 from fastcodec.codecs import embedded, encodec
+from fastcodec.codecs.embedded import EmbeddedConfig
 from fastcodec.codecs.encodec import EncodecConfig
+from fastcodec.codecs.seanet import SeanetConfig
 from fastcodec.io import audio
 from fastcodec.io.checkpoints import read_state
 from fastcodec.train import config, data, plain
@@ -30,8 +32,9 @@ from fastcodec.train.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SMALL = replace(embedded.PRESETS["fastcodec_16khz"].seanet, dimension=16, n_filters=4)
+SMALL = SeanetConfig(dimension=16, n_filters=4, lstm=0, padding="zero", true_skip=True, norm="none")
 TINY = EncodecConfig(16000, SMALL, 4, 32, (0.25, 0.5, 0.75, 1.0))
+LADDER = EmbeddedConfig(16000, (8, 5), (16, 10), (6, 8), (1, 2), (2, 1), dimension=12)
 RUN = TrainConfig(
     preset="tiny",
     steps=6,
@@ -179,9 +182,10 @@ def test_held_out_recordings_stay_held_out(recordings: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("n_samples", [3200, 3217, 160, 1])
-def test_plain_pass_is_the_layers_own(n_samples: int) -> None:
+@pytest.mark.parametrize("family, config", [(encodec, TINY), (embedded, LADDER)])
+def test_plain_pass_is_the_layers_own(family: Any, config: Any, n_samples: int) -> None:
     torch.manual_seed(0)
-    codec = encodec.build("tiny")
+    codec = family.build("tiny", config)
     wav = torch.randn(2, 1, n_samples)
     latent = codec.encoder(wav)
     torch.testing.assert_close(plain.forward(codec.encoder, wav), latent)
@@ -205,6 +209,24 @@ def test_the_last_items_skip_the_quantizer() -> None:
     torch.testing.assert_close(decoded[2:], plain.forward(codec.decoder, latent[2:]))
     torch.testing.assert_close(decoded[:2], plain.forward(codec.decoder, quantized.latent[:2]))
     assert not torch.allclose(quantized.latent[2:], latent[2:])
+
+
+def test_starts_from_weights(recordings: Path, tmp_path: Path) -> None:
+    """The words, too: nothing is found anew, and without a step nothing changes."""
+    Trainer(RUN, recordings, tmp_path / "first").run()
+    weights = tmp_path / "first/tiny.safetensors"
+    second = Trainer(replace(RUN, steps=0), recordings, tmp_path / "second", weights=weights)
+    second.run()
+    start, end = (read_state(tmp_path / f"{run}/tiny.safetensors") for run in ("first", "second"))
+    assert start.keys() == end.keys()
+    assert all(torch.equal(value, end[name]) for name, value in start.items())
+    before = second.net.codec.quantizer.codebooks.clone()
+    decay = replace(RUN.codebooks, decay=1.0, restart_below=0.0)
+    third = Trainer(replace(RUN, codebooks=decay), recordings, tmp_path / "third", weights=weights)
+    third.train_step()
+    torch.testing.assert_close(third.net.codec.quantizer.codebooks, before, rtol=1e-3, atol=1e-5)
+    with pytest.raises(ValueError, match="leave the others out"):
+        Trainer(RUN, recordings, tmp_path / "first", resume=True, weights=weights)
 
 
 def test_stops_after_a_step(recordings: Path, tmp_path: Path) -> None:
