@@ -45,6 +45,7 @@ ISAS = {
         "-Wno-maybe-uninitialized",
     ],
 }
+ISAS["avx512_bf16"] = [*ISAS["avx512"], "-mavx512bf16"]
 # Stems compiled once, without -m flags: they run before the choice.
 GLUE = ("glue_attention", "glue_conv", "glue_lstm", "glue_norm", "glue_pointwise", "glue_rvq")
 ISA_FREE = ("register", "isa", *GLUE)

@@ -59,7 +59,7 @@ def schema_drift(native: str, declared: dict[str, str]) -> str | None:
 
 cpu = Library("libfastcodec_cpu.so", "`pip install -e .` in the repository, or install the wheel")
 cuda = Library("libfastcodec_cuda.so", "FASTCODEC_CUDA=1 `pip install -e .`, with nvcc at hand")
-cpu_isa: str | None = None  # "avx512" or "avx2" when the CPU kernels run; FASTCODEC_ISA overrides
+cpu_isa: str | None = None  # "avx512_bf16", "avx512" or "avx2" when the CPU kernels run
 
 
 def load(declared: dict[str, str]) -> None:

@@ -5,6 +5,10 @@
 // [panel][tap][channel][columns]. Three forms: dense; dot, for the one or two columns of a last
 // layer, where the lanes run over the window instead; depthwise, where they run over the channels.
 // A sum starts from the bias, as XNNPACK's do, so that nets made for LiteRT give its very bits.
+//
+// A medium convolution, always dense and of an even number of channels a group, rounds its operands
+// to bfloat16. Where the processor multiplies pairs of those, two neighbouring channels share a
+// float's place, and all else is as with half as many channels.
 #include <algorithm>
 
 #include "isa.h"
@@ -19,7 +23,6 @@ enum class Form { kDense, kDot, kDepthwise };
 
 int64_t group_channels(const Conv& p) { return p.channels / p.groups; }
 int64_t columns(const Conv& p) { return p.blocks * p.width; }
-int64_t depth(const Conv& p) { return p.taps * group_channels(p); }
 int64_t panel_columns(const Conv& p) { return p.width <= kLanes ? kLanes : 2 * kLanes; }
 int64_t panels_a_block(const Conv& p) {
   return (p.width + panel_columns(p) - 1) / panel_columns(p);
@@ -33,16 +36,22 @@ Form form(const Conv& p) {
   return Form::kDense;
 }
 
+bool paired(const Conv& p) { return kPairs && p.medium; }
+// What one tap of a group takes, in floats.
+int64_t tap_floats(const Conv& p) { return paired(p) ? group_channels(p) / 2 : group_channels(p); }
+int64_t depth(const Conv& p) { return p.taps * tap_floats(p); }
+
 // The window as `segments` runs of `length`, one where the runs touch each other.
 struct Window {
   int64_t segments, length, stride;
 };
 Window window(const Conv& p) {
-  if (p.dilation == 1 && p.groups == 1 && p.x_frame == p.channels) return {1, depth(p), 0};
-  return {p.taps, group_channels(p), p.dilation * p.x_frame};
+  const int64_t tap = tap_floats(p);
+  if (p.dilation == 1 && p.groups == 1 && p.x_frame == tap) return {1, p.taps * tap, 0};
+  return {p.taps, tap, p.dilation * p.x_frame};
 }
 
-template <int NV>
+template <typename Product, int NV>
 void dense_panel(const Conv& p, int64_t batch, int64_t begin, int64_t end, int64_t panel) {
   const int64_t block = panel / panels_a_block(p), within = panel % panels_a_block(p);
   const int64_t first = within * NV * kLanes;
@@ -54,7 +63,7 @@ void dense_panel(const Conv& p, int64_t batch, int64_t begin, int64_t end, int64
   if (p.bias != nullptr) {
     for (int64_t n = 0; n < count; ++n) bias_row[n] = p.bias[(column + n) % p.bias_size];
   }
-  const float* x = p.x + batch * p.x_batch + (block % p.groups) * group_channels(p);
+  const float* x = p.x + batch * p.x_batch + (block % p.groups) * tap_floats(p);
   for (int64_t t = begin; t < end; t += kRows) {
     with_rows(end - t, [&](auto rows) {
       constexpr int M = decltype(rows)::value;
@@ -64,8 +73,8 @@ void dense_panel(const Conv& p, int64_t batch, int64_t begin, int64_t end, int64
 #pragma GCC unroll 4
         for (int v = 0; v < NV; ++v) sums[m][v] = load(bias_row + v * kLanes);
       }
-      accumulate(sums, x + t * p.stride * p.x_frame, p.stride * p.x_frame, w.segments, w.length,
-                 w.stride, b);
+      accumulate<M, NV, Product>(sums, x + t * p.stride * p.x_frame, p.stride * p.x_frame,
+                                 w.segments, w.length, w.stride, b);
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) {
         const int64_t at = (batch * p.frames + t + m) * row + column;
@@ -144,9 +153,15 @@ int64_t conv_packed_size(const Conv& p) {
 }
 
 void conv_pack(const Conv& p, const float* weight, float* packed) {
-  const int64_t channels = group_channels(p);
+  const int64_t channels = group_channels(p), floats = tap_floats(p);
+  const bool pairs = paired(p);
   const auto at = [&](int64_t column, int64_t tap, int64_t channel) {
-    return weight[(column * channels + channel) * p.taps + tap];
+    const float w = weight[(column * channels + channel) * p.taps + tap];
+    return p.medium ? as_float(to_bfloat16(as_bits(w))) : w;
+  };
+  const auto pair_at = [&](int64_t column, int64_t tap, int64_t pair) {
+    const uint32_t low = as_bits(at(column, tap, 2 * pair)) >> 16;
+    return as_float(as_bits(at(column, tap, 2 * pair + 1)) | low);
   };
   if (form(p) == Form::kDepthwise) {
     for (int64_t k = 0; k < p.taps; ++k) {
@@ -158,9 +173,10 @@ void conv_pack(const Conv& p, const float* weight, float* packed) {
   for (int64_t block = 0; block < p.blocks; ++block) {
     for (int64_t first = 0; first < p.width; first += step) {
       for (int64_t k = 0; k < p.taps; ++k) {
-        for (int64_t c = 0; c < channels; ++c) {
+        for (int64_t c = 0; c < floats; ++c) {
           for (int64_t n = first; n < first + step; ++n) {
-            *packed++ = n < p.width ? at(block * p.width + n, k, c) : 0.0f;
+            const int64_t column = block * p.width + n;
+            *packed++ = n >= p.width ? 0.0f : pairs ? pair_at(column, k, c) : at(column, k, c);
           }
         }
       }
@@ -172,16 +188,33 @@ int64_t conv_panels(const Conv& p) {
   return form(p) == Form::kDense ? p.blocks * panels_a_block(p) : 1;
 }
 
+int64_t conv_round(const Conv& p, int64_t frames, float* x) {
+  const int64_t count = frames * p.channels;
+  if (!paired(p)) {
+    for (int64_t i = 0; i < count; ++i) x[i] = as_float(to_bfloat16(as_bits(x[i])));
+    return p.channels;
+  }
+#if defined(__AVX512BF16__)
+  for (int64_t i = 0; i < count; i += 2 * kLanes) {  // writes behind what it has read
+    const int n = std::min<int64_t>(kLanes, count - i);
+    const int more = std::min<int64_t>(kLanes, count - i - n);
+    const V first = load_part(x + i, n), second = load_part(x + i + n, more);
+    const V pairs = _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(second, first));
+    store_part(x + i / 2, pairs, (n + more) / 2);
+  }
+#endif
+  return p.channels / 2;
+}
+
 void conv(const Conv& p, int64_t batch, int64_t frame_begin, int64_t frame_end, int64_t panel_begin,
           int64_t panel_end) {
   if (form(p) == Form::kDot) return dot_frames(p, batch, frame_begin, frame_end);
   if (form(p) == Form::kDepthwise) return depthwise_frames(p, batch, frame_begin, frame_end);
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
-    if (panel_columns(p) == kLanes) {
-      dense_panel<1>(p, batch, frame_begin, frame_end, panel);
-    } else {
-      dense_panel<2>(p, batch, frame_begin, frame_end, panel);
-    }
+    const bool narrow = panel_columns(p) == kLanes;
+    const auto run = paired(p) ? (narrow ? dense_panel<Pairs, 1> : dense_panel<Pairs, 2>)
+                               : (narrow ? dense_panel<Floats, 1> : dense_panel<Floats, 2>);
+    run(p, batch, frame_begin, frame_end, panel);
   }
 }
 

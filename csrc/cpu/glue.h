@@ -23,6 +23,9 @@ using MaybeTensor = std::optional<Tensor>;
 constexpr int64_t kSerialFlops = 1 << 23;
 constexpr int64_t kWeightUses = 8;          // reading a weight takes as long as this many products
 constexpr int64_t kTileFloats = 48 * 1024;  // input of a tile: a fifth of a 1 MB L2
+constexpr int64_t kRoundedFloats = 4096;    // half of a 32 kB L1
+constexpr int64_t kStagedFrames = 4;        // at least: a call has its cost
+constexpr int64_t kApart = 16;              // floats between frames: a cache line
 
 inline const Kernels& table() {
   const Kernels* t = fastcodec::kernels();
@@ -121,18 +124,26 @@ struct Parameters {
              int64_t channels);
 };
 
+// Whether a convolution of so many channels a group rounds its operands, by its op's `precision`
+// argument (fastcodec/ops/conv1d.py: PRECISIONS and operands).
+inline bool is_medium(int64_t precision, int64_t channels_in, int64_t channels_out) {
+  STD_TORCH_CHECK(precision >= 0 && precision <= 2, "fastcodec: precision must be 0, 1 or 2, got ",
+                  precision);
+  return precision == 2 && channels_in % 2 == 0 && channels_out > 2;
+}
+
 // Runs p over all of s, through the activation: the convolution behind three ops.
 void run_conv(Conv p, const Signal& s, const Prologue& prologue);
 
 // The ops, under the names and with the arguments of their schemas.
-Tensor conv1d_pack(Tensor weight, int64_t groups);
+Tensor conv1d_pack(Tensor weight, int64_t groups, int64_t precision);
 Tensor conv1d(Tensor x, Tensor weight, MaybeTensor bias, MaybeTensor residual, MaybeTensor alpha,
               MaybeTensor beta, MaybeTensor packed, int64_t stride, int64_t dilation,
-              int64_t groups, int64_t activation, double slope);
-Tensor conv_transpose1d_pack(Tensor weight, int64_t stride, int64_t groups);
+              int64_t groups, int64_t activation, double slope, int64_t precision);
+Tensor conv_transpose1d_pack(Tensor weight, int64_t stride, int64_t groups, int64_t precision);
 Tensor conv_transpose1d(Tensor x, Tensor weight, MaybeTensor bias, MaybeTensor alpha,
                         MaybeTensor beta, MaybeTensor packed, int64_t stride, int64_t groups,
-                        int64_t activation, double slope);
+                        int64_t activation, double slope, int64_t precision);
 Tensor activation(Tensor x, int64_t kind, double slope);
 Tensor attention(Tensor q, Tensor k, Tensor v, Tensor first, Tensor last, int64_t heads,
                  double scale);

@@ -3,48 +3,66 @@
 
 namespace fastcodec {
 
+// Whether windows begin a multiple of 4 kB apart: the rows of a register tile then fight for the
+// same eight lines of an L1 cache.
+static bool aliased(const Conv& p, int64_t x_frame) {
+  const bool many = p.frames >= 8 && table().conv_panels(p) > 1;
+  return many && p.stride * x_frame * sizeof(float) % 4096 == 0;
+}
+
+// p with the input of its frames [begin, end) in memory of this thread: through the activation, and
+// rounded where p wants it, a few frames at a time, so that rounding finds them in the L1 cache.
+static Conv staged(Conv p, const Signal& s, const Prologue& prologue, int64_t batch, int64_t begin,
+                   int64_t end) {
+  const int64_t first = begin * p.stride;
+  const int64_t count = (end - 1) * p.stride + (p.taps - 1) * p.dilation + 1 - first;
+  const int64_t x_frame = p.medium ? table().conv_round(p, 0, nullptr) : p.channels;
+  const bool apart = s.time_major() && aliased(p, x_frame);
+  const int64_t step = apart      ? 1
+                       : p.medium ? std::max<int64_t>(kRoundedFloats / p.channels, kStagedFrames)
+                                  : count;
+  p.x_batch = 0, p.x_frame = apart ? x_frame + kApart : x_frame;
+  float* out = scratch(count * std::max(p.x_frame, p.channels)).data();
+  for (int64_t t = 0; t < count; t += step) {
+    const int64_t frames = std::min(step, count - t);
+    stage(prologue, s, batch, first + t, frames, out + t * p.x_frame);
+    if (p.medium) table().conv_round(p, frames, out + t * p.x_frame);
+  }
+  p.x = out - first * p.x_frame;
+  return p;
+}
+
 // Runs p over all of s: tiles of frames where there are enough of them, else panels of columns.
 void run_conv(Conv p, const Signal& s, const Prologue& prologue) {
   const Kernels& k = table();
   const int64_t weights = p.blocks * p.width * p.taps * p.channels / p.groups;
   const int64_t flops = 2 * weights * std::max(s.batch * p.frames, kWeightUses);
-  const int64_t span = (p.taps - 1) * p.dilation + 1;
   const int64_t tile =
       std::clamp<int64_t>(kTileFloats / (p.stride * p.channels), 48, 2048) / 12 * 12;
   const int64_t tiles = (p.frames + tile - 1) / tile, panels = k.conv_panels(p);
-  const bool staged = prologue.kind != Activation::kNone || !s.time_major();
-  const auto run = [&](int64_t batch, int64_t begin, int64_t end, int64_t panel_begin,
-                       int64_t panel_end, const float* at_begin) {
-    Conv q = p;
-    if (staged) {
-      q.x = at_begin - begin * p.stride * p.channels;
-      q.x_batch = 0, q.x_frame = p.channels;
-    }
-    k.conv(q, batch, begin, end, panel_begin, panel_end);
-  };
-  const auto stage_tile = [&](int64_t batch, int64_t begin, int64_t end) -> const float* {
-    if (!staged) return nullptr;
-    const int64_t count = (end - begin - 1) * p.stride + span;
-    float* out = scratch(count * p.channels).data();
-    stage(prologue, s, batch, begin * p.stride, count, out);
-    return out;
-  };
   p.x = s.x, p.x_batch = s.batch_stride, p.x_frame = s.frame_stride;
+  const bool in_place = prologue.kind == Activation::kNone && s.time_major() && !p.medium &&
+                        !aliased(p, s.frame_stride);
+  // f(conv, batch, begin, end) for tiles [first, last) of all
+  const auto each_tile = [&](int64_t first, int64_t last, const auto& f) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t begin = i % tiles * tile, end = std::min(begin + tile, p.frames);
+      const int64_t batch = i / tiles;
+      f(in_place ? p : staged(p, s, prologue, batch, begin, end), batch, begin, end);
+    }
+  };
   if (s.batch * tiles >= torch::stable::get_num_threads() || panels == 1) {
     parallel(s.batch * tiles, flops, [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) {
-        const int64_t begin = i % tiles * tile, end = std::min(begin + tile, p.frames);
-        run(i / tiles, begin, end, 0, panels, stage_tile(i / tiles, begin, end));
-      }
+      each_tile(first, last, [&](const Conv& q, int64_t batch, int64_t begin, int64_t end) {
+        k.conv(q, batch, begin, end, 0, panels);
+      });
     });
     return;
   }
-  for (int64_t i = 0; i < s.batch * tiles; ++i) {
-    const int64_t begin = i % tiles * tile, end = std::min(begin + tile, p.frames);
-    const float* x = stage_tile(i / tiles, begin, end);
+  each_tile(0, s.batch * tiles, [&](const Conv& q, int64_t batch, int64_t begin, int64_t end) {
     parallel(panels, flops / (s.batch * tiles),
-             [&](int64_t first, int64_t last) { run(i / tiles, begin, end, first, last, x); });
-  }
+             [&](int64_t first, int64_t last) { k.conv(q, batch, begin, end, first, last); });
+  });
 }
 
 static const float* packed_or(const MaybeTensor& packed, const Conv& p, const float* weight,
@@ -71,8 +89,9 @@ static Conv conv1d_shape(const Tensor& weight, int64_t stride, int64_t dilation,
   return p;
 }
 
-Tensor conv1d_pack(Tensor weight, int64_t groups) {
-  const Conv p = conv1d_shape(weight, 1, 1, groups);
+Tensor conv1d_pack(Tensor weight, int64_t groups, int64_t precision) {
+  Conv p = conv1d_shape(weight, 1, 1, groups);
+  p.medium = is_medium(precision, weight.size(1), p.width);
   Tensor packed = empty_vector(table().conv_packed_size(p));
   table().conv_pack(p, data(weight), data(packed));
   return packed;
@@ -80,8 +99,9 @@ Tensor conv1d_pack(Tensor weight, int64_t groups) {
 
 Tensor conv1d(Tensor x, Tensor weight, MaybeTensor bias, MaybeTensor residual, MaybeTensor alpha,
               MaybeTensor beta, MaybeTensor packed, int64_t stride, int64_t dilation,
-              int64_t groups, int64_t activation, double slope) {
+              int64_t groups, int64_t activation, double slope, int64_t precision) {
   Conv p = conv1d_shape(weight, stride, dilation, groups);
+  p.medium = is_medium(precision, weight.size(1), p.width);
   const Signal s(x, "conv1d: x");
   const int64_t span = (p.taps - 1) * dilation + 1, channels_out = weight.size(0);
   STD_TORCH_CHECK(s.channels == p.channels && s.frames >= span, "fastcodec: conv1d: x must be [B, ",
@@ -142,8 +162,9 @@ static std::vector<float> as_convolution(const Tensor& weight, const Conv& p, in
   return out;
 }
 
-Tensor conv_transpose1d_pack(Tensor weight, int64_t stride, int64_t groups) {
-  const Conv p = transposed_shape(weight, stride, groups);
+Tensor conv_transpose1d_pack(Tensor weight, int64_t stride, int64_t groups, int64_t precision) {
+  Conv p = transposed_shape(weight, stride, groups);
+  p.medium = is_medium(precision, p.channels / groups, weight.size(1));
   Tensor packed = empty_vector(table().conv_packed_size(p));
   table().conv_pack(p, as_convolution(weight, p, stride).data(), data(packed));
   return packed;
@@ -151,8 +172,9 @@ Tensor conv_transpose1d_pack(Tensor weight, int64_t stride, int64_t groups) {
 
 Tensor conv_transpose1d(Tensor x, Tensor weight, MaybeTensor bias, MaybeTensor alpha,
                         MaybeTensor beta, MaybeTensor packed, int64_t stride, int64_t groups,
-                        int64_t activation, double slope) {
+                        int64_t activation, double slope, int64_t precision) {
   Conv p = transposed_shape(weight, stride, groups);
+  p.medium = is_medium(precision, p.channels / groups, weight.size(1));
   const Signal s(x, "conv_transpose1d: x");
   STD_TORCH_CHECK(s.channels == p.channels && s.frames >= p.taps,
                   "fastcodec: conv_transpose1d: x must be [B, ", p.channels, ", T >= ", p.taps,

@@ -10,6 +10,9 @@ const fastcodec::Kernels& table();
 namespace avx512 {
 const fastcodec::Kernels& table();
 }
+namespace avx512_bf16 {
+const fastcodec::Kernels& table();
+}
 
 namespace fastcodec {
 namespace {
@@ -21,6 +24,22 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
+bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+
+struct Variant {
+  const char* name;
+  bool (*runs)();
+  const Kernels& (*table)();
+  const char* why_not;
+};
+constexpr Variant kVariants[] = {
+    // the best first
+    {"avx512_bf16", has_avx512_bf16, avx512_bf16::table,
+     "FASTCODEC_ISA=avx512_bf16, but this processor has no AVX-512 BF16"},
+    {"avx512", has_avx512, avx512::table,
+     "FASTCODEC_ISA=avx512, but this processor has no AVX-512 F/BW/DQ/VL"},
+    {"avx2", has_avx2, avx2::table, "this processor has no AVX2 with FMA"}};
+
 struct Choice {
   const Kernels* kernels = nullptr;
   const char* why_not = nullptr;
@@ -30,16 +49,13 @@ Choice choose() {
   const char* asked = std::getenv("FASTCODEC_ISA");
   const bool any = asked == nullptr || *asked == '\0';
   if (!any && std::strcmp(asked, "reference") == 0) return {nullptr, "FASTCODEC_ISA=reference"};
-  if (!any && std::strcmp(asked, "avx512") != 0 && std::strcmp(asked, "avx2") != 0) {
-    return {nullptr, "FASTCODEC_ISA is none of avx512, avx2, reference"};
+  const char* why_not = "FASTCODEC_ISA is none of avx512_bf16, avx512, avx2, reference";
+  for (const Variant& v : kVariants) {
+    if (!any && std::strcmp(asked, v.name) != 0) continue;
+    if (v.runs()) return {&v.table(), nullptr};
+    why_not = v.why_not;
   }
-  if (any || std::strcmp(asked, "avx512") == 0) {
-    if (has_avx512()) return {&avx512::table(), nullptr};
-    if (!any)
-      return {nullptr, "FASTCODEC_ISA=avx512, but this processor has no AVX-512 F/BW/DQ/VL"};
-  }
-  if (has_avx2()) return {&avx2::table(), nullptr};
-  return {nullptr, "this processor has no AVX2 with FMA"};
+  return {nullptr, why_not};
 }
 
 const Choice& choice() {

@@ -40,6 +40,10 @@ struct Conv {
   const float* residual;  // like out; or null
   float* out;             // [batch][frames][blocks * width]
   int64_t bias_size, frames, channels, taps, stride, dilation, groups, blocks, width;
+  // Operands rounded to bfloat16, sums float32, for an even number of channels a group and more
+  // than two columns a block. x comes from conv_round; what that and conv_pack write is the
+  // kernels' own affair, and x_frame counts floats of it.
+  bool medium;
 };
 
 // One layer. Gates in torch's order i, f, g, o; step t reads h[t % 2] and writes h[(t + 1) % 2].
@@ -117,6 +121,10 @@ struct Kernels {
   // attention.cpp: scratch of as many floats as the longest span has keys, rounded up to 16
   void (*attention)(const Attention&, int64_t batch, int64_t head, int64_t frame_begin,
                     int64_t frame_end, float* scratch);
+
+  // conv1d.cpp: rounds frames [frames][channels] in place to the operand of a medium convolution;
+  // gives the floats that a frame then takes, at most channels
+  int64_t (*conv_round)(const Conv&, int64_t frames, float* x);
 };
 
 // The table in use, or null where the processor runs none of them or FASTCODEC_ISA=reference.

@@ -25,6 +25,7 @@ void rvq_decode(const RvqDecode&, int64_t, int64_t, int64_t);
 void moments(const float*, int64_t, double*, double*);
 void affine(const float*, const float*, const float*, int64_t, int64_t, float*);
 void attention(const Attention&, int64_t, int64_t, int64_t, int64_t, float*);
+int64_t conv_round(const Conv&, int64_t, float*);
 
 const Kernels& table() {
   static const Kernels kTable = {FC_STRING(FASTCODEC_ISA_NS),
@@ -44,7 +45,8 @@ const Kernels& table() {
                                  rvq_decode,
                                  moments,
                                  affine,
-                                 attention};
+                                 attention,
+                                 conv_round};
   return kTable;
 }
 

@@ -76,6 +76,23 @@ FC_INLINE void store_part(float* p, V x, int n) {
 
 FC_INLINE V zero() { return set(0.0f); }
 
+FC_INLINE uint32_t as_bits(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+FC_INLINE float as_float(uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// A float's bits rounded to bfloat16, to the nearest with ties to even; subnormal numbers too.
+FC_INLINE uint32_t to_bfloat16(uint32_t bits) {
+  const uint32_t up = bits + 0x7fff + ((bits >> 16) & 1);
+  return ((bits & 0x7fffffff) > 0x7f800000 ? bits | 0x400000 : up) & 0xffff0000;
+}
+
 // Sixteen interleaved sums, whatever the register width, as one: each of the first half plus its
 // partner of the second, and so on.
 constexpr int kSums = 16;

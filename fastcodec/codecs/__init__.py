@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fastcodec import ops
 from fastcodec.codecs import (
     academicodec,
     audiodec,
@@ -42,7 +43,6 @@ FAMILIES = (
     mimi,
     snac,
 )
-PRECISIONS = ("highest", "high", "medium")
 
 
 def load(
@@ -62,15 +62,17 @@ def load(
             downloaded from the Hugging Face hub, once
         device: where to run
         precision: the least accuracy you accept, in torch's words: "highest" is float32, "high"
-            about 1e-5, "medium" bfloat16 operands. What has no faster form yet runs in float32.
+            about 1e-5, "medium" bfloat16 operands in the convolutions of encoder and decoder, whose
+            sums are float32 as all of the quantizer is. What has no faster form runs in float32;
+            so does all of "high": it takes AMX to make bfloat16 faster at that accuracy.
 
     Raises:
         ValueError: no such preset or precision
         WeightsError: the checkpoint is unreadable, unsafe or does not fit; all keys are listed
     """
-    if precision not in PRECISIONS:
+    if precision not in ops.PRECISIONS:
         raise ValueError(
-            f"load: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+            f"load: precision must be one of {', '.join(ops.PRECISIONS)}, got {precision!r}"
         )
     if name is not None:
         codec = _family(name).build(name)
@@ -79,6 +81,7 @@ def load(
     else:
         raise ValueError("load: give the name of a preset, or the path of weights that say theirs")
     codec.load_weights(weights)
+    codec.set_precision(precision)
     ready: Codec = codec.eval().requires_grad_(False).to(device)
     return ready
 

@@ -14,6 +14,7 @@ from fastcodec.codecs.inputs import Checked
 from fastcodec.codecs.loading import Weights
 from fastcodec.codecs.stream import Stream, Wav, below_autograd, checked_finite
 from fastcodec.codes import Codes, batch
+from fastcodec.layers.conv import set_precision
 from fastcodec.layers.streaming import StreamingModule
 
 Progress = Callable[[int, int], None]
@@ -31,6 +32,14 @@ class Codec(Checked):
     config: Any = None  # a frozen dataclass, the family's CONFIG
     licence: str = ""
     tile_s: float = 0.4  # of a push inside encode: fits the caches, and hides the cost of a call
+
+    precision: str = "highest"
+
+    def set_precision(self, precision: str) -> None:
+        """Of the convolutions of encoder and decoder, as ``fastcodec.load`` takes it."""
+        for net in (self.encoder, self.decoder):
+            set_precision(net, precision, but=self.quantizer)
+        self.precision = precision
 
     @property
     def info(self) -> CodecInfo:

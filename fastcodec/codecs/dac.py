@@ -122,6 +122,7 @@ class Dac(Codec):
         for mine, theirs in zip(convolutions(self), convolutions(twin), strict=True):
             theirs.weight, theirs.bias, theirs.alpha = mine.weight, mine.bias, mine.alpha
             theirs._packed = mine._packed  # the kernels' copy, as large as the weights
+        twin.set_precision(self.precision)
         return twin.train(self.training)
 
     def _levels(self, count: int) -> list[FactorisedLevel]:

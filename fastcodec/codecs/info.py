@@ -19,7 +19,7 @@ class CodecInfo:
     needs whole signals, ``decode_streamable`` is true nevertheless.
     ``invariant`` says whether the codes here are bit-identical for any batch, padding, chunking and
     number of threads: true where the CPU kernels serve every op (torch's own convolutions choose
-    their algorithm by shape).
+    their algorithm by shape). ``precision`` is that of the convolutions, as ``load`` was told.
     """
 
     name: str
@@ -39,6 +39,7 @@ class CodecInfo:
     licence: str
     weights: str
     invariant: bool
+    precision: str
 
 
 def info_of(codec: Codec) -> CodecInfo:
@@ -69,4 +70,5 @@ def info_of(codec: Codec) -> CodecInfo:
         invariant=_native.cpu.why_not is None
         and ops.forced_backend() in (None, "cpu")
         and codec.device.type == "cpu",
+        precision=codec.precision,
     )

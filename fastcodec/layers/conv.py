@@ -33,6 +33,8 @@ ELU = Activation("elu")
 class _Convolution(StreamingModule):
     """Parameters shared by both kinds of convolution."""
 
+    precision = ops.PRECISIONS["highest"]  # may be changed at any time; see ``set_precision``
+
     def __init__(
         self, weight: Tensor, channels_out: int, bias: bool, activation: Activation, groups: int
     ) -> None:
@@ -49,6 +51,18 @@ class _Convolution(StreamingModule):
 
     def _nothing(self, x: Tensor) -> Tensor:
         return x.new_empty(x.shape[0], 0, self.channels_out).transpose(1, 2)
+
+
+def set_precision(net: nn.Module, precision: str, but: nn.Module) -> None:
+    """Sets the precision, a key of ``ops.PRECISIONS``, of a net's convolutions.
+
+    Args:
+        but: the part of the net, or beside it, whose convolutions keep theirs
+    """
+    kept = {id(layer) for layer in but.modules()}
+    for layer in net.modules():
+        if isinstance(layer, _Convolution) and id(layer) not in kept:
+            layer.precision = ops.PRECISIONS[precision]
 
 
 @dataclass
@@ -150,12 +164,13 @@ class Conv1d(_Convolution):
             None if held is None else held.take(count),
             self.alpha,
             None,
-            self._packed.get(self.weight),
+            self._packed.get(self.weight, precision=self.precision),
             self.stride,
             self.dilation,
             self.groups,
             self.activation,
             self.slope,
+            self.precision,
         )
 
 
@@ -275,9 +290,10 @@ class ConvTranspose1d(_Convolution):
             self.bias,
             self.alpha,
             None,
-            self._packed.get(self.weight),
+            self._packed.get(self.weight, precision=self.precision),
             self.stride,
             self.groups,
             self.activation,
             self.slope,
+            self.precision,
         )

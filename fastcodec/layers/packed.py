@@ -17,17 +17,21 @@ class Packed:
 
     Args:
         pack: an op's packing function, such as ``ops.conv1d_pack``
-        arguments: its arguments after the parameters
+        arguments: its arguments after the parameters, but for a convolution's precision
     """
 
     def __init__(self, pack: Callable[..., Tensor], *arguments: int) -> None:
         self._pack = pack
         self._arguments = arguments
-        self._key: tuple[tuple[int, int], ...] = ()
+        self._key: tuple[object, ...] = ()
         self._copy: Tensor | None = None
 
-    def get(self, *parameters: Tensor) -> Tensor | None:
-        """The packed copy of these parameters, or None where the CPU kernels do not serve them."""
+    def get(self, *parameters: Tensor, precision: int | None = None) -> Tensor | None:
+        """The packed copy of these parameters, or None where the CPU kernels do not serve them.
+
+        Args:
+            precision: one of ``ops.PRECISIONS``, of a convolution; None: the op knows none
+        """
         first = parameters[0]
         if _native.cpu.why_not is not None or first.device.type != "cpu":
             return None
@@ -35,9 +39,10 @@ class Packed:
             return None
         if first.is_inference():
             return None  # does not tell when it changes: the op packs it at every call
-        key = tuple((p.data_ptr(), p._version) for p in parameters)
+        key = (precision, *((p.data_ptr(), p._version) for p in parameters))
         if key != self._key:
-            self._copy = self._pack(*(p.detach() for p in parameters), *self._arguments)
+            last = () if precision is None else (precision,)
+            self._copy = self._pack(*(p.detach() for p in parameters), *self._arguments, *last)
             self._key = key
         return self._copy
 

@@ -3,7 +3,7 @@
 from fastcodec.ops._op import Op, connect, forced_backend, registry, use_backend
 from fastcodec.ops.activation import activation
 from fastcodec.ops.attention import attention
-from fastcodec.ops.conv1d import ACTIVATIONS, conv1d, conv1d_pack
+from fastcodec.ops.conv1d import ACTIVATIONS, PRECISIONS, conv1d, conv1d_pack
 from fastcodec.ops.conv_transpose1d import conv_transpose1d, conv_transpose1d_pack
 from fastcodec.ops.group_norm import group_norm
 from fastcodec.ops.lstm import lstm, lstm_pack
@@ -15,6 +15,7 @@ connect()
 
 __all__ = [
     "ACTIVATIONS",
+    "PRECISIONS",
     "Op",
     "activation",
     "attention",

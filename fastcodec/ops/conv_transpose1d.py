@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastcodec.ops._op import declare_schema, op, packed_vector, time_major
-from fastcodec.ops.conv1d import activate
+from fastcodec.ops.conv1d import activate, operands
 
 
 def context(kernel: int, stride: int) -> int:
@@ -26,6 +26,7 @@ def _fake(
     groups: int = 1,
     activation: int = 0,
     slope: float = 0.0,
+    precision: int = 0,
 ) -> Tensor:
     frames = x.shape[2] - context(weight.shape[2], stride)
     return time_major(x, x.shape[0], weight.shape[1] * groups, frames * stride)
@@ -43,6 +44,7 @@ def conv_transpose1d(
     groups: int = 1,
     activation: int = 0,
     slope: float = 0.0,
+    precision: int = 0,
 ) -> Tensor:
     """Samples H * stride .. T * stride of the transposed convolution of activation(x), plus bias.
 
@@ -54,27 +56,33 @@ def conv_transpose1d(
         x: [B, C_in, T] float, T > H
         weight: [C_in, C_out / groups, k] float
         bias: [C_out] float
-        alpha, beta, activation, slope: as in ``conv1d``
-        packed: what ``conv_transpose1d_pack(weight, stride, groups)`` gave
+        alpha, beta, activation, slope, precision: as in ``conv1d``
+        packed: what ``conv_transpose1d_pack(weight, stride, groups, precision)`` gave
 
     Returns:
         [B, C_out, (T - H) * stride], time-major
     """
     frames = x.shape[2]
     x = activate(x, activation, alpha, beta, slope)
+    x, weight = operands(x, weight, (weight.shape[0] // groups, weight.shape[1]), precision)
     y = F.conv_transpose1d(x, weight, None, stride, groups=groups)
     y = F.pad(y, (0, max(0, frames * stride - y.shape[2])))  # a kernel shorter than its stride
     y = y[..., context(weight.shape[2], stride) * stride : frames * stride]
     return y if bias is None else y + bias[:, None]
 
 
-def conv_transpose1d_pack(weight: Tensor, stride: int = 1, groups: int = 1) -> Tensor:
+def conv_transpose1d_pack(
+    weight: Tensor, stride: int = 1, groups: int = 1, precision: int = 0
+) -> Tensor:
     """The CPU kernels' own copy of a weight: an opaque vector for ``conv_transpose1d(packed=)``."""
-    packed: Tensor = torch.ops.fastcodec.conv_transpose1d_pack(weight, stride, groups)
+    pack = torch.ops.fastcodec.conv_transpose1d_pack
+    packed: Tensor = pack(weight, stride, groups, precision)
     return packed
 
 
-declare_schema(conv_transpose1d_pack, lambda weight, stride=1, groups=1: packed_vector(weight))
+declare_schema(
+    conv_transpose1d_pack, lambda weight, stride=1, groups=1, precision=0: packed_vector(weight)
+)
 
 
 def _examples() -> list[tuple[object, ...]]:
@@ -84,6 +92,7 @@ def _examples() -> list[tuple[object, ...]]:
         return torch.randn(*shape, generator=g)
 
     none, elu, leaky, snake, silu = 0, 1, 2, 3, 5
+    high, medium = 1, 2
     return [
         (r(2, 32, 9), r(32, 16, 4), r(16), None, None, None, 2, 1, elu, 0.0),
         (r(1, 13, 7), r(13, 5, 10), None, None, None, None, 5, 1, none, 0.0),
@@ -92,6 +101,10 @@ def _examples() -> list[tuple[object, ...]]:
         (r(1, 16, 6), r(16, 8, 7), r(8), r(16), None, None, 3, 1, snake, 0.0),
         (r(1, 8, 3), r(8, 8, 2), r(8), None, None, None, 3, 1, none, 0.0),
         (r(1, 24, 5), r(24, 1, 4), None, None, None, None, 2, 24, silu, 0.0),
+        (r(1, 12, 4), r(12, 5, 4), r(5), None, None, None, 2, 1, none, 0.0, high),
+        (r(2, 34, 9), r(34, 17, 4), r(17), r(34), None, None, 2, 1, snake, 0.0, medium),
+        (r(1, 13, 7), r(13, 5, 10), None, None, None, None, 5, 1, elu, 0.0, medium),
+        (r(2, 32, 6), r(32, 4, 4), r(16), None, None, None, 2, 4, leaky, 0.3, medium),
     ]
 
 

@@ -40,7 +40,17 @@ def random(net: Codec) -> Codec:
     return nets.lively(net.eval().requires_grad_(False))
 
 
-MAKERS = {**nets.STREAMING, "lyra_v2": lyra_v2}
+def medium(name: str) -> Callable[[], Codec]:
+    return lambda: at_medium(nets.STREAMING[name]())
+
+
+def at_medium(net: Codec) -> Codec:
+    net.set_precision("medium")
+    return net
+
+
+MEDIUM = {f"{name}, medium": medium(name) for name in ("encodec", "dac", "mimi")}
+MAKERS = {**nets.STREAMING, **MEDIUM, "lyra_v2": lyra_v2}
 ALL = {**MAKERS, **nets.WHOLE}
 LONGEST = 40  # frames of the longest signal that a property is tried with
 
@@ -244,6 +254,7 @@ FULL_SIZE: dict[str, Callable[[], Codec]] = {
     "lyra_v2": lyra_v2,
     "dac_16khz": lambda: nets.made(dac, dac.PRESETS["dac_16khz"]),
     "mimi_24khz": lambda: nets.made(mimi, mimi.PRESETS["mimi_24khz"]),
+    "dac_16khz, medium": lambda: at_medium(nets.made(dac, dac.PRESETS["dac_16khz"])),
     "audiodec_vctk_v1": lambda: nets.made(audiodec, audiodec.PRESETS["audiodec_vctk_v1"]),
 }
 

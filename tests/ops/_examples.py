@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 Args = tuple[Any, ...]
+MEDIUM = 2
 
+PRECISION_AT = {"conv1d": 12, "conv_transpose1d": 10}
 # Position of the arguments that have a batch axis, and which axis that is.
 BATCHED = {
     "activation": {0: 0},
@@ -68,6 +70,9 @@ def _conv1d() -> Iterator[Args]:
         (12, 6, 4, 2, 1, 6, 1, 5),
         (64, 16, 1, 1, 1, 1, 4, 3),
         (16, 2, 16, 8, 1, 1, 0, 4),
+        (32, 1, 7, 1, 1, 1, 3, 9),
+        (1024, 40, 3, 1, 1, 1, 0, 13),  # windows 4 kB apart
+        (512, 40, 4, 4, 1, 1, 1, 9),
     ]
     for i, (c, n, k, stride, dilation, groups, activation, frames) in enumerate(shapes):
         r, batch = _random(i), 1 + i % 3
@@ -75,20 +80,10 @@ def _conv1d() -> Iterator[Args]:
         residual = r(batch, n, frames) if i % 2 else None
         alpha, beta = (r(c), r(c).abs() + 0.1) if activation == 3 else (None, None)
         weight, bias = r(n, c // groups, k), r(n) if i % 3 else None
-        yield (
-            x,
-            weight,
-            bias,
-            residual,
-            alpha,
-            beta,
-            None,
-            stride,
-            dilation,
-            groups,
-            activation,
-            0.2,
-        )
+        args = (x, weight, bias, residual, alpha, beta, None)
+        args += (stride, dilation, groups, activation, 0.2)
+        yield args
+        yield (*args, MEDIUM)
 
 
 def _conv_transpose1d() -> Iterator[Args]:
@@ -107,7 +102,9 @@ def _conv_transpose1d() -> Iterator[Args]:
         x = r(batch, c, frames + -(-k // stride) - 1)
         alpha, beta = (r(c), r(c).abs() + 0.1) if activation == 3 else (None, None)
         weight, bias = r(c, n // groups, k), r(n) if i % 3 else None
-        yield (x, weight, bias, alpha, beta, None, stride, groups, activation, 0.2)
+        args = (x, weight, bias, alpha, beta, None, stride, groups, activation, 0.2)
+        yield args
+        yield (*args, MEDIUM)
 
 
 def _group_norm() -> Iterator[Args]:
@@ -177,10 +174,13 @@ def large(name: str) -> list[Args]:
             (r(3, 64, 3000), r(64, 64, 7), r(64), None, None, None, None, 1, 1, 1, 1, 0.0),
             (r(1, 512, 9), r(512, 512, 5), r(512), *none, 1, 1, 1, 1, 0.0),
             (r(3, 48, 2000), r(96, 16, 4), r(96), *none, 2, 1, 3, 2, 0.3),
+            (r(3, 64, 3000), r(64, 64, 7), r(64), *none, 1, 3, 1, 1, 0.0, MEDIUM),
+            (r(1, 512, 9), r(512, 512, 5), r(512), *none, 1, 1, 1, 1, 0.0, MEDIUM),
         ],
         "conv_transpose1d": [
             (r(3, 128, 700), r(128, 64, 10), r(64), None, None, None, 5, 1, 1, 0.0),
             (r(1, 512, 6), r(512, 256, 16), r(256), None, None, None, 8, 1, 1, 0.0),
+            (r(3, 128, 700), r(128, 64, 10), r(64), None, None, None, 5, 1, 1, 0.0, MEDIUM),
         ],
         "group_norm": [(r(3, 64, 5000), r(64), r(64), 1e-5)],
         "lstm": [(r(3, 96, 300), *lstm, None, True)],
@@ -234,6 +234,11 @@ def to_dtype(args: Args, dtype: torch.dtype) -> Args:
     return tuple(
         a.to(dtype) if isinstance(a, Tensor) and a.dtype.is_floating_point else a for a in args
     )
+
+
+def is_medium(name: str, args: Args) -> bool:
+    """Whether these are arguments of a convolution whose operands are rounded."""
+    return args[PRECISION_AT[name] :] == (MEDIUM,) if name in PRECISION_AT else False
 
 
 def tensors(result: Any) -> tuple[Tensor, ...]:
