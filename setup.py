@@ -47,7 +47,15 @@ ISAS = {
 }
 ISAS["avx512_bf16"] = [*ISAS["avx512"], "-mavx512bf16"]
 # Stems compiled once, without -m flags: they run before the choice.
-GLUE = ("glue_attention", "glue_conv", "glue_lstm", "glue_norm", "glue_pointwise", "glue_rvq")
+GLUE = (
+    "glue_attention",
+    "glue_conv",
+    "glue_lstm",
+    "glue_norm",
+    "glue_pointwise",
+    "glue_rvq",
+    "glue_plan",
+)
 ISA_FREE = ("register", "isa", *GLUE)
 CUDA_ARCHS = "80;86;89;90a;100;120"
 

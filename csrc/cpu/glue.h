@@ -156,5 +156,6 @@ Tensor rvq_encode_pack(Tensor codebooks);
 Tensor rvq_encode(Tensor x, Tensor codebooks, MaybeTensor packed);
 Tensor rvq_decode(Tensor codes, Tensor codebooks);
 Tensor group_norm(Tensor x, Tensor weight, Tensor bias, double epsilon);
+Tensor push_plan(Tensor x, Tensor steps, Tensor carried, Tensor counts);
 
 }  // namespace fastcodec

@@ -23,7 +23,8 @@ extern "C" __attribute__((visibility("default"))) const char* fastcodec_schemas(
          "rvq_encode(Tensor x, Tensor codebooks, Tensor? packed=None) -> Tensor\n"
          "rvq_encode_pack(Tensor codebooks) -> Tensor\n"
          "rvq_decode(Tensor codes, Tensor codebooks) -> Tensor\n"
-         "group_norm(Tensor x, Tensor weight, Tensor bias, float epsilon=1e-05) -> Tensor\n";
+         "group_norm(Tensor x, Tensor weight, Tensor bias, float epsilon=1e-05) -> Tensor\n"
+         "push_plan(Tensor x, Tensor steps, Tensor(a2!) carried, Tensor(a3!) counts) -> Tensor\n";
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastcodec, CPU, m) {
@@ -40,4 +41,5 @@ STABLE_TORCH_LIBRARY_IMPL(fastcodec, CPU, m) {
   m.impl("rvq_encode_pack", TORCH_BOX(&fastcodec::rvq_encode_pack));
   m.impl("rvq_decode", TORCH_BOX(&fastcodec::rvq_decode));
   m.impl("group_norm", TORCH_BOX(&fastcodec::group_norm));
+  m.impl("push_plan", TORCH_BOX(&fastcodec::push_plan));
 }

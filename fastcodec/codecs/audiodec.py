@@ -26,7 +26,6 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from math import ceil
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +37,7 @@ from fastcodec.codecs.base import Codec, Weights
 from fastcodec.codecs.keys import tag
 from fastcodec.io.checkpoints import State
 from fastcodec.layers.conv import ELU, NONE, Activation, Conv1d, ConvTranspose1d
+from fastcodec.layers.plan import ChainState
 from fastcodec.layers.pointwise import Pointwise
 from fastcodec.layers.quantize import ResidualQuantizer
 from fastcodec.layers.streaming import Regroup, Residual, Sequential, StreamingModule
@@ -159,14 +159,14 @@ class Primed(StreamingModule):
         self.before: Callable[[], Tensor] | None = None  # gives [1, C, T]
         self.lookahead, self.rate = net.lookahead, net.rate
 
-    def init_state(self, batch_size: int) -> list[Any]:
+    def init_state(self, batch_size: int) -> ChainState:
         state = self.net.init_state(batch_size)
         if self.before is not None:
             with torch.no_grad():
                 self.net.push(self.before().expand(batch_size, -1, -1), state)
         return state
 
-    def push(self, x: Tensor, state: list[Any], final: bool = False) -> Tensor:
+    def push(self, x: Tensor, state: ChainState, final: bool = False) -> Tensor:
         return self.net.push(x, state, final)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,6 +18,7 @@ from fastcodec.codecs.lyra_graph import LyraGraph
 from fastcodec.codecs.lyra_weights import DILATIONS, SLOPE, codebooks, read_lyra_graphs
 from fastcodec.layers.conv import NONE
 from fastcodec.layers.int8 import Add, Dequantize, Pointwise, Quantize, Scale
+from fastcodec.layers.plan import ChainState
 from fastcodec.layers.streaming import Sequential, StreamingModule
 
 
@@ -124,10 +125,10 @@ class Sum(StreamingModule):
         self.body = Sequential(*body)
         self.add = add
 
-    def init_state(self, batch_size: int) -> list[Any]:
+    def init_state(self, batch_size: int) -> ChainState:
         return self.body.init_state(batch_size)
 
-    def push(self, x: Tensor, state: list[Any], final: bool = False) -> Tensor:
+    def push(self, x: Tensor, state: ChainState, final: bool = False) -> Tensor:
         y = self.body.push(x, state, final)
         if self.add is None:
             return y + x

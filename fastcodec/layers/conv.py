@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from fastcodec import ops
 from fastcodec.layers.norm import GroupNorm
 from fastcodec.layers.packed import Packed
+from fastcodec.layers.plan import Leaf, Plan
 from fastcodec.layers.streaming import Held, StreamingModule, append
 from fastcodec.ops.conv_transpose1d import context
 
@@ -41,9 +43,10 @@ class _Convolution(StreamingModule):
         super().__init__()
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.zeros(channels_out)) if bias else None
-        channels_in = weight.shape[1] * groups if isinstance(self, Conv1d) else weight.shape[0]
+        grouped = isinstance(self, Conv1d)
+        self.channels_in = weight.shape[1] * groups if grouped else weight.shape[0]
         snake = activation.kind == "snake"
-        self.alpha = nn.Parameter(torch.ones(channels_in)) if snake else None
+        self.alpha = nn.Parameter(torch.ones(self.channels_in)) if snake else None
         self.channels_out, self.groups = channels_out, groups
         self.activation = ops.ACTIVATIONS[activation.kind]
         self.slope = activation.slope
@@ -66,13 +69,18 @@ def set_precision(net: nn.Module, precision: str, but: nn.Module) -> None:
 
 
 @dataclass
-class ConvState:
+class ConvState(Leaf):
     """Input frames that a window may still need, [B, T, C], and where the next window begins."""
 
-    frames: Tensor | None = None
     start: int = 0
     padded: bool = False
     begun: bool = False  # a window has been computed
+    counts = ("start", "begun")
+
+    @property
+    def steady(self) -> bool:
+        """The padding of the beginning is done."""
+        return self.padded
 
 
 class Conv1d(_Convolution):
@@ -144,6 +152,12 @@ class Conv1d(_Convolution):
         state.frames, state.start = frames[:, keep:], following - keep
         return y
 
+    def lower(self, plan: Plan, held: int = 0) -> bool:
+        return plan.conv(self, 0 if self.pointwise else self.span + self.stride + self.margin, held)
+
+    def leaves(self, state: ConvState) -> Iterator[Leaf]:
+        return iter([] if self.pointwise else [state])
+
     def _right(self, available: int, least: int) -> int:
         """Padding after the last of ``available`` frames, counted from the next window's first.
 
@@ -198,13 +212,18 @@ def pad(frames: Tensor, left: int, right: int, mode: Padding) -> Tensor:
 
 
 @dataclass
-class ConvTransposeState:
+class ConvTransposeState(Leaf):
     """The last input frames, [B, H, C]; what is still to be cut; what came in and went out."""
 
-    frames: Tensor | None = None
     cut: int = 0
     received: int = 0
     emitted: int = 0
+    counts = ("received", "emitted")
+
+    @property
+    def steady(self) -> bool:
+        """The first frame has come, and there is nothing more to cut."""
+        return self.frames is not None and self.cut == 0
 
 
 class ConvTranspose1d(_Convolution):
@@ -279,6 +298,12 @@ class ConvTranspose1d(_Convolution):
         y = y[..., cut:end]
         state.emitted += y.shape[2]
         return y
+
+    def lower(self, plan: Plan, held: int = 0) -> bool:
+        return not held and self.norm is None and plan.conv_transpose(self)
+
+    def leaves(self, state: ConvTransposeState) -> Iterator[Leaf]:
+        return iter([state])
 
     def _full(self, frames: int) -> int:
         return (frames - 1) * self.stride + self.kernel if frames else 0

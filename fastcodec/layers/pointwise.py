@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from fastcodec import ops
+from fastcodec.layers.plan import Plan
 from fastcodec.layers.streaming import StreamingModule
 
 
@@ -21,3 +22,6 @@ class Pointwise(StreamingModule):
 
     def push(self, x: Tensor, state: None, final: bool = False) -> Tensor:
         return ops.activation(x, ops.ACTIVATIONS[self.kind])
+
+    def lower(self, plan: Plan, held: int = 0) -> bool:
+        return not held and plan.activate(ops.ACTIVATIONS[self.kind])

@@ -7,12 +7,15 @@ rest. ``forward`` is one final push into a fresh state, so both are the same ari
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+
+from fastcodec.layers import plan
+from fastcodec.layers.plan import ChainState, Leaf, Plan, Runs
 
 
 class StreamingModule(nn.Module):
@@ -43,6 +46,25 @@ class StreamingModule(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The output of a whole signal [B, C_in, T]; differentiable."""
         return self.push(x, self.init_state(x.shape[0]), final=True)
+
+    def lower(self, plan: Plan, held: int = 0) -> bool:
+        """Append to a plan what a push does between a signal's ends; False where it cannot.
+
+        Args:
+            plan: of the layers before
+            held: a step of the plan whose frames are to be added to the result; 0: none
+        """
+        return False
+
+    def leaves(self, state: Any) -> Iterator[Leaf]:
+        """The parts of a state that the steps of ``lower`` carry on, in their order."""
+        return iter(())
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """``lower`` is not inherited: whatever a class overrides, a push may be another."""
+        super().__init_subclass__(**kwargs)
+        if "lower" not in vars(cls):
+            cls.lower = StreamingModule.lower  # type: ignore[method-assign]
 
 
 class WholeSignal(StreamingModule):
@@ -79,21 +101,35 @@ class Sequential(StreamingModule):
         for layer in layers:
             self.lookahead += layer.lookahead / self.rate
             self.rate *= layer.rate
+        self._runs: Runs | None = None
+        self._within = False  # has its steps in the plan of a larger net
 
-    def init_state(self, batch_size: int) -> list[Any]:
-        return [layer.init_state(batch_size) for layer in streaming(self.layers)]
+    def init_state(self, batch_size: int) -> ChainState:
+        return ChainState([layer.init_state(batch_size) for layer in streaming(self.layers)])
 
-    def push(self, x: Tensor, state: list[Any], final: bool = False) -> Tensor:
+    def push(self, x: Tensor, state: ChainState, final: bool = False) -> Tensor:
+        if not final and not self._within and plan.serves(x):
+            if self._runs is None or not self._runs.up_to_date():
+                self._runs = Runs(streaming(self.layers))
+            return self._runs.push(x, state)
+        state.give_back()
         for layer, layer_state in zip(streaming(self.layers), state, strict=True):
             x = layer.push(x, layer_state, final)
         return x
 
+    def lower(self, plan: Plan, held: int = 0) -> bool:
+        self._within = not held and all(layer.lower(plan) for layer in streaming(self.layers))
+        return self._within
+
+    def leaves(self, state: ChainState) -> Iterator[Leaf]:
+        state.give_back()
+        for layer, layer_state in zip(streaming(self.layers), state, strict=True):
+            yield from layer.leaves(layer_state)
+
 
 @dataclass
-class Held:
+class Held(Leaf):
     """Frames that wait for another path to catch up, [B, T, C] in memory."""
-
-    frames: Tensor | None = None
 
     def add(self, x: Tensor) -> None:
         """Append x [B, C, T]."""
@@ -154,6 +190,23 @@ class Residual(StreamingModule):
             x = layer.push(x, layer_state, final)
         layer, layer_state = last
         return cast(Any, layer).push(x, layer_state, final, state.held)
+
+    def lower(self, plan: Plan, held: int = 0) -> bool:
+        *inner, last = streaming(self.body)
+        if held or self.lookahead < 0 or any(layer.rate != 1 for layer in streaming(self.body)):
+            return False
+        plan.branch()
+        if self.skip is not None and not self.skip.lower(plan):
+            return False
+        kept = plan.hold(int(self.lookahead))
+        return all(layer.lower(plan) for layer in inner) and last.lower(plan, kept)
+
+    def leaves(self, state: ResidualState) -> Iterator[Leaf]:
+        if self.skip is not None:
+            yield from self.skip.leaves(state.skip)
+        for layer, layer_state in zip(streaming(self.body), state.body, strict=True):
+            yield from layer.leaves(layer_state)
+        yield state.held
 
 
 class Sum(StreamingModule):

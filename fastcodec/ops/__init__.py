@@ -7,6 +7,7 @@ from fastcodec.ops.conv1d import ACTIVATIONS, PRECISIONS, conv1d, conv1d_pack
 from fastcodec.ops.conv_transpose1d import conv_transpose1d, conv_transpose1d_pack
 from fastcodec.ops.group_norm import group_norm
 from fastcodec.ops.lstm import lstm, lstm_pack
+from fastcodec.ops.push_plan import push_plan
 from fastcodec.ops.rvq_decode import rvq_decode
 from fastcodec.ops.rvq_encode import rvq_encode, rvq_encode_pack
 from fastcodec.ops.snake import snake
@@ -27,6 +28,7 @@ __all__ = [
     "group_norm",
     "lstm",
     "lstm_pack",
+    "push_plan",
     "registry",
     "rvq_decode",
     "rvq_encode",

@@ -100,10 +100,16 @@ def op(
     return declare
 
 
-def declare_schema(signature: Callable[..., Any], fake: Callable[..., Any]) -> str:
-    """Declare ``fastcodec::<name>`` with the signature of a function and its fake."""
+def declare_schema(
+    signature: Callable[..., Any], fake: Callable[..., Any], mutates: Sequence[str] = ()
+) -> str:
+    """Declare ``fastcodec::<name>`` with the signature of a function and its fake.
+
+    Args:
+        mutates: the tensors among its arguments that a call changes
+    """
     name = signature.__name__
-    schema = name + infer_schema(signature, mutates_args=())
+    schema = name + infer_schema(signature, mutates_args=mutates)
     LIBRARY.define(schema)
     torch.library.register_fake(f"fastcodec::{name}", fake, lib=LIBRARY)
     _schemas[name] = schema
