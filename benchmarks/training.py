@@ -28,11 +28,13 @@ from fastcodec.codecs.base import Codec
 from fastcodec.layers.conv import Conv1d, ConvTranspose1d
 from fastcodec.layers.quantize import ResidualQuantizer
 from fastcodec.layers.streaming import Residual, Sequential
+from fastcodec.ops import ACTIVATIONS
 from fastcodec.train import plain
 from fastcodec.train.codebooks import TrainedQuantizer
 from fastcodec.train.config import Data
 
 PRESET = "fastcodec_16khz"
+MODULES = {ACTIVATIONS["elu"]: nn.ELU, ACTIVATIONS["gelu"]: nn.GELU}
 CASES = ("training.step", "training.layers")
 
 
@@ -168,10 +170,11 @@ def plain_layer(layer: nn.Module) -> nn.Module:
         return nn.Sequential(*map(plain_layer, layer.layers))
     if isinstance(layer, Residual):
         return Skip(nn.Sequential(*map(plain_layer, layer.body)))
-    before = [nn.ELU()] if isinstance(layer, Conv1d | ConvTranspose1d) and layer.activation else []
+    activation = getattr(layer, "activation", 0)
+    before = [MODULES[activation]()] if activation else []
     if isinstance(layer, Conv1d):
         c_out, c_in, kernel = layer.weight.shape
-        conv: Any = nn.Conv1d(c_in, c_out, kernel, layer.stride, dilation=layer.dilation)
+        conv: Any = nn.Conv1d(c_in * layer.groups, c_out, kernel, layer.stride, groups=layer.groups)
         parts = [*before, nn.ConstantPad1d((layer.left, layer.right), 0.0), conv]
     elif isinstance(layer, ConvTranspose1d):
         c_in, c_out, kernel = layer.weight.shape

@@ -73,6 +73,14 @@ def load(declared: dict[str, str]) -> None:
             cpu.why_not = library.fastcodec_isa_why_not().decode()
         else:
             cpu_isa = name.decode()
+    threads = os.environ.get("FASTCODEC_THREADS", "1")
+    if not threads.isdecimal() or int(threads) < 1:
+        warnings.warn(
+            f"FASTCODEC_THREADS must be a number from 1 on, got {threads!r}: torch's number of "
+            f"threads is taken",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     if torch.version.cuda is None:
         cuda.why_not = "this torch is built without CUDA"
     else:

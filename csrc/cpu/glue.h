@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -62,13 +63,24 @@ inline Tensor empty_time_major(int64_t batch, int64_t channels, int64_t frames) 
 
 inline Tensor empty_vector(int64_t size) { return empty({size}, {1}); }
 
+// How many threads a call may take: torch's, but no more than FASTCODEC_THREADS says.
+inline int64_t thread_count() {
+  static const int64_t most = [] {
+    const char* asked = std::getenv("FASTCODEC_THREADS");
+    const int64_t number = asked == nullptr ? 0 : std::atoll(asked);
+    return number > 0 ? number : INT64_MAX;  // _native.py warns of anything else
+  }();
+  return std::min<int64_t>(torch::stable::get_num_threads(), most);
+}
+
 // f(begin, end) over [0, items), on torch's threads where the work is worth it.
 template <typename F>
 void parallel(int64_t items, int64_t flops, const F& f) {
-  if (items <= 1 || flops < kSerialFlops) {
+  const int64_t threads = thread_count();
+  if (items <= 1 || flops < kSerialFlops || threads == 1) {
     f(0, items);
   } else {
-    torch::stable::parallel_for(0, items, 1, f);
+    torch::stable::parallel_for(0, items, (items + threads - 1) / threads, f);
   }
 }
 

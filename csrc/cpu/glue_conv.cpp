@@ -51,7 +51,7 @@ void run_conv(Conv p, const Signal& s, const Prologue& prologue) {
       f(in_place ? p : staged(p, s, prologue, batch, begin, end), batch, begin, end);
     }
   };
-  if (s.batch * tiles >= torch::stable::get_num_threads() || panels == 1) {
+  if (s.batch * tiles >= thread_count() || panels == 1) {
     parallel(s.batch * tiles, flops, [&](int64_t first, int64_t last) {
       each_tile(first, last, [&](const Conv& q, int64_t batch, int64_t begin, int64_t end) {
         k.conv(q, batch, begin, end, 0, panels);

@@ -73,7 +73,7 @@ std::tuple<Tensor, Tensor, Tensor> lstm(Tensor x, Tensor h, Tensor c, Tensor wei
                         s.batch,
                         s.frames,
                         hidden};
-    Relay relay(s.frames, blocks, torch::stable::get_num_threads());
+    Relay relay(s.frames, blocks, thread_count());
     const int64_t flops = 2 * hidden * gates_size * std::max(s.batch, kWeightUses) * s.frames;
     parallel(relay.count(), flops, [&](int64_t first, int64_t last) {
       for (int64_t share = first; share < last; ++share) {

@@ -238,7 +238,7 @@ class Push {
       for (int64_t c = 0; c < step.channels; ++c) inverse_[c] = 1.0f / (step.alpha[c] + 1e-9f);
       prologue.inverse_beta = inverse_.data();
     }
-    const bool enough = batch_ >= static_cast<int64_t>(torch::stable::get_num_threads());
+    const bool enough = batch_ >= thread_count();
     parallel(batch_, enough ? batch_ * flops : 0, [&](int64_t first, int64_t last) {
       for (int64_t b = first; b < last; ++b) f(b, prologue);
     });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -122,6 +123,7 @@ def _machine_facts() -> dict[str, Any]:
         "numpy": numpy.__version__,
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
+        "FASTCODEC_THREADS": os.environ.get("FASTCODEC_THREADS"),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "backend": ops.forced_backend() or "automatic",
         "native_library": _native.cpu.why_not or f"loaded, {_native.cpu_isa}",

@@ -56,8 +56,8 @@ def test_speech_comes_back(codec: fastcodec.Codec, speech: torch.Tensor) -> None
 def test_speech_at_4_kbps_is_as_intelligible_as_when_shipped(
     codec: fastcodec.Codec, speech: torch.Tensor
 ) -> None:
-    """The weights of an hour of training on a CPU; 0.85 is what they should reach one day."""
-    assert metrics.stoi(speech[0], codec.decode(codec.encode(speech))[0, 0]) >= 0.75
+    """0.85 here and 0.86 over the clips of the README's table; something is left for rounding."""
+    assert metrics.stoi(speech[0], codec.decode(codec.encode(speech))[0, 0]) >= 0.84
 
 
 def test_every_codebook_is_used(codec: fastcodec.Codec, speech: torch.Tensor) -> None:
