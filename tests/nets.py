@@ -35,7 +35,7 @@ from fastcodec.codecs.seanet import SeanetConfig
 from fastcodec.codecs.soundstream import SoundstreamConfig
 from fastcodec.codecs.speechtokenizer import SpeechTokenizerConfig
 from fastcodec.layers.lstm import Lstm
-from fastcodec.layers.quantize import FactorisedLevel, ResidualQuantizer
+from fastcodec.layers.quantize import FactorisedLevel, FactorisedQuantizer, ResidualQuantizer
 from fastcodec.layers.transformer import TransformerConfig
 
 
@@ -107,7 +107,7 @@ def checkpoint(net: Encodec, seed: int = 0) -> dict[str, Tensor]:
 def lively(codec: Codec) -> Codec:
     """The codec with codebooks as wide as its latents, so that random weights use many codes."""
     g = generator(3)
-    encode, project = ResidualQuantizer.encode, FactorisedLevel.project
+    encode = ResidualQuantizer.encode
 
     def spread(self: ResidualQuantizer, x: Tensor, n_codebooks: int | None = None) -> Tensor:
         self.codebooks.copy_(torch.randn(self.codebooks.shape, generator=g))
@@ -117,15 +117,21 @@ def lively(codec: Codec) -> Codec:
 
     def centre(self: FactorisedLevel, x: Tensor) -> Tensor:
         assert self.in_proj.bias is not None
-        self.in_proj.bias -= project(self, x).mean(dim=2)[0]
-        word = self.decode(self.encode(project(self, x)))
+        self.in_proj.bias -= self.project(x).mean(dim=2)[0]
+        word = self.decode(self.encode(self.project(x)))
         self.out_proj.weight *= 0.5 * x.std(dim=2).mean() / word.std(dim=2).mean()
-        return project(self, x)
+        return self.encode(self.project(x))
+
+    def by_level(self: FactorisedQuantizer, x: Tensor) -> None:
+        for level in self.levels:
+            assert isinstance(level, FactorisedLevel)
+            x = x - level.decode(level.quantise(x))
 
     latent = codec.encoder(signal(1, codec.channels, 40 * codec.frame_multiple * codec.hop))
     with (
         mock.patch.object(ResidualQuantizer, "encode", spread),
-        mock.patch.object(FactorisedLevel, "project", centre),
+        mock.patch.object(FactorisedLevel, "quantise", centre),
+        mock.patch.object(FactorisedQuantizer, "encode", by_level),
     ):
         codec.quantizer.encode(latent)
     return codec

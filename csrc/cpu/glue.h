@@ -169,5 +169,9 @@ Tensor rvq_encode(Tensor x, Tensor codebooks, MaybeTensor packed);
 Tensor rvq_decode(Tensor codes, Tensor codebooks);
 Tensor group_norm(Tensor x, Tensor weight, Tensor bias, double epsilon);
 Tensor push_plan(Tensor x, Tensor steps, Tensor carried, Tensor counts);
+Tensor rvq_encode_factorised_pack(Tensor codebooks);
+Tensor rvq_encode_factorised(Tensor x, Tensor in_weight, Tensor in_bias, Tensor codebooks,
+                             Tensor out_weight, Tensor out_bias, MaybeTensor packed);
+Tensor rvq_decode_factorised(Tensor codes, Tensor codebooks, Tensor out_weight, Tensor out_bias);
 
 }  // namespace fastcodec

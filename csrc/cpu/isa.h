@@ -84,6 +84,22 @@ struct Attention {
   float scale;
 };
 
+// Levels of a residual quantizer between linear maps. Encoding reads x and writes found, decoding
+// reads codes and writes out.
+struct RvqFactorised {
+  const float* x;  // [batch][channels][frames], by these strides
+  int64_t x_batch, x_channel, x_frame;
+  const int64_t* codes;  // [batch][levels][frames], by these strides; below zero: no word
+  int64_t by_batch, by_level, by_frame;
+  const float *in_weight, *in_bias;    // [levels][features][channels], [levels][features]
+  const float* codebooks;              // [levels][codewords][features]
+  const float* packed;                 // from rvq_factorised_pack
+  const float *out_weight, *out_bias;  // [levels][channels][features], [levels][channels]
+  int64_t* found;                      // [batch][levels][frames]
+  float* out;                          // [batch][frames][channels]
+  int64_t frames, channels, features, codewords, levels;
+};
+
 struct Kernels {
   const char* name;
 
@@ -107,7 +123,7 @@ struct Kernels {
   // rvq_encode.cpp: one stage's codebook [codewords][features] -> packed; rows are (batch, frame)
   int64_t (*rvq_packed_size)(int64_t codewords, int64_t features);
   void (*rvq_pack)(const float* codebook, int64_t codewords, int64_t features, float* packed);
-  int64_t (*rvq_scratch_size)(int64_t rows, int64_t features);
+  int64_t (*rvq_scratch_size)(int64_t rows, int64_t codewords, int64_t features);
   void (*rvq_encode)(const RvqEncode&, int64_t row_begin, int64_t row_end, float* scratch);
 
   // rvq_decode.cpp
@@ -125,6 +141,17 @@ struct Kernels {
   // conv1d.cpp: rounds frames [frames][channels] in place to the operand of a medium convolution;
   // gives the floats that a frame then takes, at most channels
   int64_t (*conv_round)(const Conv&, int64_t frames, float* x);
+  // rvq_factorised.cpp: one level's codebook -> packed; rows are (batch, frame), best taken by
+  // multiples of a block
+  int64_t (*rvq_factorised_packed_size)(int64_t codewords, int64_t features);
+  void (*rvq_factorised_pack)(const float* codebook, int64_t codewords, int64_t features,
+                              float* packed);
+  int64_t (*rvq_factorised_block)();
+  int64_t (*rvq_factorised_scratch_size)(const RvqFactorised&);
+  void (*rvq_factorised_encode)(const RvqFactorised&, int64_t row_begin, int64_t row_end,
+                                float* scratch);
+  void (*rvq_factorised_decode)(const RvqFactorised&, int64_t row_begin, int64_t row_end,
+                                float* scratch);
 };
 
 // The table in use, or null where the processor runs none of them or FASTCODEC_ISA=reference.

@@ -24,7 +24,12 @@ extern "C" __attribute__((visibility("default"))) const char* fastcodec_schemas(
          "rvq_encode_pack(Tensor codebooks) -> Tensor\n"
          "rvq_decode(Tensor codes, Tensor codebooks) -> Tensor\n"
          "group_norm(Tensor x, Tensor weight, Tensor bias, float epsilon=1e-05) -> Tensor\n"
-         "push_plan(Tensor x, Tensor steps, Tensor(a2!) carried, Tensor(a3!) counts) -> Tensor\n";
+         "push_plan(Tensor x, Tensor steps, Tensor(a2!) carried, Tensor(a3!) counts) -> Tensor\n"
+         "rvq_encode_factorised(Tensor x, Tensor in_weight, Tensor in_bias, Tensor codebooks, "
+         "Tensor out_weight, Tensor out_bias, Tensor? packed=None) -> Tensor\n"
+         "rvq_encode_factorised_pack(Tensor codebooks) -> Tensor\n"
+         "rvq_decode_factorised(Tensor codes, Tensor codebooks, Tensor out_weight, "
+         "Tensor out_bias) -> Tensor\n";
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastcodec, CPU, m) {
@@ -42,4 +47,7 @@ STABLE_TORCH_LIBRARY_IMPL(fastcodec, CPU, m) {
   m.impl("rvq_decode", TORCH_BOX(&fastcodec::rvq_decode));
   m.impl("group_norm", TORCH_BOX(&fastcodec::group_norm));
   m.impl("push_plan", TORCH_BOX(&fastcodec::push_plan));
+  m.impl("rvq_encode_factorised", TORCH_BOX(&fastcodec::rvq_encode_factorised));
+  m.impl("rvq_encode_factorised_pack", TORCH_BOX(&fastcodec::rvq_encode_factorised_pack));
+  m.impl("rvq_decode_factorised", TORCH_BOX(&fastcodec::rvq_decode_factorised));
 }

@@ -19,13 +19,19 @@ void lstm_pack(const float*, int64_t, float*);
 void lstm_step(const Lstm&, int64_t, int64_t);
 int64_t rvq_packed_size(int64_t, int64_t);
 void rvq_pack(const float*, int64_t, int64_t, float*);
-int64_t rvq_scratch_size(int64_t, int64_t);
+int64_t rvq_scratch_size(int64_t, int64_t, int64_t);
 void rvq_encode(const RvqEncode&, int64_t, int64_t, float*);
 void rvq_decode(const RvqDecode&, int64_t, int64_t, int64_t);
 void moments(const float*, int64_t, double*, double*);
 void affine(const float*, const float*, const float*, int64_t, int64_t, float*);
 void attention(const Attention&, int64_t, int64_t, int64_t, int64_t, float*);
 int64_t conv_round(const Conv&, int64_t, float*);
+int64_t rvq_factorised_packed_size(int64_t, int64_t);
+void rvq_factorised_pack(const float*, int64_t, int64_t, float*);
+int64_t rvq_factorised_block();
+int64_t rvq_factorised_scratch_size(const RvqFactorised&);
+void rvq_factorised_encode(const RvqFactorised&, int64_t, int64_t, float*);
+void rvq_factorised_decode(const RvqFactorised&, int64_t, int64_t, float*);
 
 const Kernels& table() {
   static const Kernels kTable = {FC_STRING(FASTCODEC_ISA_NS),
@@ -46,7 +52,13 @@ const Kernels& table() {
                                  moments,
                                  affine,
                                  attention,
-                                 conv_round};
+                                 conv_round,
+                                 rvq_factorised_packed_size,
+                                 rvq_factorised_pack,
+                                 rvq_factorised_block,
+                                 rvq_factorised_scratch_size,
+                                 rvq_factorised_encode,
+                                 rvq_factorised_decode};
   return kTable;
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fastcodec import ops
 from fastcodec.layers.conv import Conv1d
 from fastcodec.layers.packed import Packed
+from fastcodec.ops.rvq_encode_factorised import unit
 
 
 class Quantizer(nn.Module):
@@ -73,6 +74,14 @@ class FactorisedLevel(nn.Module):
         self.codebook = nn.Parameter(torch.randn(codebook_size, codebook_dimension))
         self._unit: tuple[tuple[int, int], Tensor] | None = None
         self._packed = Packed(ops.rvq_encode_pack)
+        self._stack = Stack()
+
+    def quantise(self, x: Tensor) -> Tensor:
+        """Codes [B, T] of latents [B, D, T]: those of ``encode(project(x))``, in one call."""
+        parts = self._stack.get([self])
+        packed = self._stack.packed(parts)
+        codes: Tensor = ops.rvq_encode_factorised(x, *parts, packed)
+        return codes[:, 0]
 
     def project(self, x: Tensor) -> Tensor:
         """x [B, D, T] in the words' space, [B, codebook_dimension, T]."""
@@ -90,12 +99,71 @@ class FactorisedLevel(nn.Module):
         y: Tensor = self.out_proj(words)
         return y * (codes >= 0)[:, None] if bool((codes < 0).any()) else y
 
+    def parameters_in_order(self) -> tuple[Tensor, ...]:
+        """Those of ``Stacked``."""
+        into, back = self.in_proj, self.out_proj
+        assert into.bias is not None and back.bias is not None
+        return (into.weight[..., 0], into.bias, self.codebook, back.weight[..., 0], back.bias)
+
     def _unit_words(self) -> Tensor:
         words = self.codebook
         key = (words.data_ptr(), words._version)
         if self._unit is None or self._unit[0] != key or self._unit[1].device != words.device:
             self._unit = key, unit(words.detach()[..., None])[..., 0]
         return self._unit[1]
+
+
+class Stacked(NamedTuple):
+    """Parameters of levels, [K, ...] each, as ``ops.rvq_encode_factorised`` takes them."""
+
+    in_weight: Tensor
+    in_bias: Tensor
+    codebooks: Tensor
+    out_weight: Tensor
+    out_bias: Tensor
+
+    def first(self, count: int | None) -> Stacked:
+        """Those of the first levels."""
+        return Stacked(*(part[:count] for part in self))
+
+
+class Stack:
+    """Keeps the parameters of some levels stacked until one of them changes.
+
+    Where a gradient is wanted, or a parameter does not tell when it changes, they are stacked at
+    every call.
+    """
+
+    def __init__(self) -> None:
+        self._packed = Packed(ops.rvq_encode_factorised_pack)
+        self._key: tuple[tuple[int, int], ...] = ()
+        self._kept: Stacked | None = None
+
+    def get(self, levels: Sequence[FactorisedLevel]) -> Stacked:
+        """The parameters of these levels, the same ones at every call."""
+        rows = [level.parameters_in_order() for level in levels]
+        every = [parameter for row in rows for parameter in row]
+        live = torch.is_grad_enabled() and any(p.requires_grad for p in every)
+        if live or any(p.is_inference() for p in every):
+            return _stacked(rows)
+        key = tuple((p.data_ptr(), p._version) for p in every)
+        if self._kept is None or key != self._key:
+            with torch.inference_mode(False), torch.no_grad():
+                self._kept = _stacked(rows)
+            # One of its own: the new codebooks may lie where the old ones did.
+            self._key, self._packed = key, Packed(ops.rvq_encode_factorised_pack)
+        return self._kept
+
+    def packed(self, parts: Stacked) -> Tensor | None:
+        """The kernels' copy of what ``get`` gave; None where the op is to make its own."""
+        return self._packed.get(parts.codebooks) if parts is self._kept else None
+
+    def __reduce__(self) -> tuple[Any, ...]:  # a copy or a pickle of a layer makes its own
+        return Stack, ()
+
+
+def _stacked(rows: Sequence[Sequence[Tensor]]) -> Stacked:
+    return Stacked(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
 
 class FactorisedQuantizer(Quantizer):
@@ -113,33 +181,19 @@ class FactorisedQuantizer(Quantizer):
             FactorisedLevel(dimension, codebook_size, codebook_dimension)
             for _ in range(n_codebooks)
         )
+        self._stack = Stack()
 
     def encode(self, x: Tensor, n_codebooks: int | None = None) -> Tensor:
-        residual, codes = x.float(), []
-        for level in self._first(n_codebooks):
-            codes.append(level.encode(level.project(residual)))
-            residual = residual - level.decode(codes[-1])
-        return torch.stack(codes, dim=1)
+        parts = self._stack.get(self._first(None))
+        packed = self._stack.packed(parts)
+        return ops.rvq_encode_factorised(x.float(), *parts.first(n_codebooks), packed)
 
     def decode(self, codes: Tensor) -> Tensor:
-        y: Tensor | None = None
-        for level, row in zip(self._first(codes.shape[1]), codes.unbind(1), strict=True):
-            y = level.decode(row) if y is None else y + level.decode(row)
-        assert y is not None
-        return y
+        parts = self._stack.get(self._first(None))
+        return ops.rvq_decode_factorised(codes, parts.codebooks, parts.out_weight, parts.out_bias)
 
     def _first(self, count: int | None) -> list[FactorisedLevel]:
         return cast(list[FactorisedLevel], list(self.levels)[:count])
-
-
-def unit(x: Tensor) -> Tensor:
-    """x [B, C, T] scaled to unit length over C, summed in order (torch: by shape); no less than
-    1e-12 is divided by, as in ``torch.nn.functional.normalize``.
-    """
-    square = x[:, 0] * x[:, 0]
-    for c in range(1, x.shape[1]):
-        square = square + x[:, c] * x[:, c]
-    return x / square.sqrt().clamp(min=1e-12)[:, None]
 
 
 class GroupedResidualQuantizer(Quantizer):
@@ -215,7 +269,7 @@ class MultiRateQuantizer(FactorisedQuantizer):
             total = groups[:, :, 0]
             for i in range(1, hold):  # one after the other: a mean adds in an order of its own
                 total = total + groups[:, :, i]
-            code = level.encode(level.project((total / hold).mT))
+            code = level.quantise((total / hold).mT)
             residual = (groups - level.decode(code).mT[:, :, None]).reshape(x.mT.shape)
             codes.append(code.repeat_interleave(hold, dim=1))
         return torch.stack(codes, dim=1)

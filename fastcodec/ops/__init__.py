@@ -9,7 +9,9 @@ from fastcodec.ops.group_norm import group_norm
 from fastcodec.ops.lstm import lstm, lstm_pack
 from fastcodec.ops.push_plan import push_plan
 from fastcodec.ops.rvq_decode import rvq_decode
+from fastcodec.ops.rvq_decode_factorised import rvq_decode_factorised
 from fastcodec.ops.rvq_encode import rvq_encode, rvq_encode_pack
+from fastcodec.ops.rvq_encode_factorised import rvq_encode_factorised, rvq_encode_factorised_pack
 from fastcodec.ops.snake import snake
 
 connect()
@@ -31,7 +33,10 @@ __all__ = [
     "push_plan",
     "registry",
     "rvq_decode",
+    "rvq_decode_factorised",
     "rvq_encode",
+    "rvq_encode_factorised",
+    "rvq_encode_factorised_pack",
     "rvq_encode_pack",
     "snake",
     "use_backend",

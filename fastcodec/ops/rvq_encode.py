@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastcodec.ops._op import declare_schema, op, packed_vector
+from fastcodec.ops._op import declare_schema, op
 
 
 def _fake(x: Tensor, codebooks: Tensor, packed: Tensor | None = None) -> Tensor:
@@ -39,7 +39,11 @@ def rvq_encode_pack(codebooks: Tensor) -> Tensor:
     return packed
 
 
-declare_schema(rvq_encode_pack, packed_vector)
+def _fake_pack(codebooks: Tensor) -> Tensor:
+    return codebooks.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int32)
+
+
+declare_schema(rvq_encode_pack, _fake_pack)
 
 
 def _examples() -> list[tuple[object, ...]]:

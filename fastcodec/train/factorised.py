@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fastcodec import ops
-from fastcodec.layers.quantize import FactorisedLevel, FactorisedQuantizer, unit
+from fastcodec.layers.quantize import FactorisedLevel, FactorisedQuantizer
+from fastcodec.ops.rvq_encode_factorised import unit
 from fastcodec.train.codebook_options import CodebookOptions
 from fastcodec.train.quantized import Quantized, drawn_numbers, estimate, over_items, up_to
 

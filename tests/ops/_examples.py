@@ -22,6 +22,8 @@ BATCHED = {
     "lstm": {0: 0, 1: 1, 2: 1},
     "rvq_decode": {0: 0},
     "rvq_encode": {0: 0},
+    "rvq_encode_factorised": {0: 0},
+    "rvq_decode_factorised": {0: 0},
     "snake": {0: 0},
 }
 
@@ -145,6 +147,24 @@ def _snake() -> Iterator[Args]:
         yield (5 * r(batch, c, frames), r(c), r(c).abs() + 0.1 if i % 2 else None)
 
 
+def _rvq_encode_factorised() -> Iterator[Args]:
+    for i, (batch, c, frames, k, n, d) in enumerate(
+        [(1, 3, 1, 1, 2, 3), (3, 7, 2, 2, 5, 4), (2, 33, 25, 3, 65, 9), (1, 1024, 3, 2, 1024, 8)]
+    ):
+        r = _random(i)
+        into, back = r(k, d, c) / c**0.5, r(k, c, d) / d**0.5
+        yield (r(batch, c, frames), into, r(k, d), r(k, n, d), back, r(k, c), None)
+
+
+def _rvq_decode_factorised() -> Iterator[Args]:
+    for i, (batch, frames, k, used, n, d, c) in enumerate(
+        [(1, 1, 1, 1, 2, 3, 3), (3, 2, 5, 3, 7, 4, 33), (2, 41, 8, 8, 64, 9, 70)]
+    ):
+        g, r = torch.Generator().manual_seed(i), _random(i)
+        codes = torch.randint(-1, n, (batch, used, frames), generator=g)
+        yield (codes, r(k, n, d), r(k, c, d), r(k, c))
+
+
 ODD: dict[str, Callable[[], Iterator[Args]]] = {
     "activation": _activation,
     "attention": _attention,
@@ -154,6 +174,8 @@ ODD: dict[str, Callable[[], Iterator[Args]]] = {
     "lstm": _lstm,
     "rvq_decode": _rvq_decode,
     "rvq_encode": _rvq_encode,
+    "rvq_encode_factorised": _rvq_encode_factorised,
+    "rvq_decode_factorised": _rvq_decode_factorised,
     "snake": _snake,
 }
 
@@ -186,6 +208,10 @@ def large(name: str) -> list[Args]:
         "lstm": [(r(3, 96, 300), *lstm, None, True)],
         "rvq_decode": [(codes, books)],
         "rvq_encode": [(r(3, 64, 900), books, None)],
+        "rvq_encode_factorised": [
+            (r(3, 64, 900), 0.1 * r(8, 9, 64), r(8, 9), r(8, 256, 9), r(8, 64, 9), r(8, 64), None)
+        ],
+        "rvq_decode_factorised": [(codes, r(8, 256, 9), r(8, 64, 9), r(8, 64))],
         "snake": [(r(3, 64, 5000), r(64), None), (time_major(r(3, 64, 5000)), r(64), None)],
     }
     return made[name]

@@ -52,6 +52,7 @@ LARGE = cases("large", lambda op: large(op.name))
 # Its statistics are over the whole signal: it cannot be cut in time.
 CUT_IN_TIME = [case for case in CASES + LARGE if case.values[0].name != "group_norm"]
 RUNNING = [backend for backend in BACKENDS if OPS["conv1d"].why_not(backend) is None]
+UNTRAINABLE = ("rvq_encode", "rvq_encode_factorised")  # codes have no gradient
 # Largest difference from the reference in float64, relative to the largest value.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-6, torch.bfloat16: 0.05}
 
@@ -70,6 +71,8 @@ def test_every_op_has_examples() -> None:
 def assert_close(op: Op, got: Any, args: Args, dtype: torch.dtype) -> None:
     if op.name == "rvq_encode":
         return assert_nearest(got, args, TOLERANCE[dtype])
+    if op.name == "rvq_encode_factorised":
+        return assert_nearest_in_angle(got, args, TOLERANCE[dtype])
     if is_medium(op.name, args):
         args = activated(op, args)
     want = tensors(op.reference(*to_dtype(args, torch.float64)))
@@ -104,6 +107,22 @@ def assert_nearest(codes: Tensor, args: Args, tolerance: float) -> None:
         lost = score.max(dim=2).values - score.gather(2, chosen[..., None])[..., 0]
         assert lost.max() <= tolerance * score.abs().max()
         residual = residual - words[chosen]
+
+
+def assert_nearest_in_angle(codes: Tensor, args: Args, tolerance: float) -> None:
+    """The same of the factorised quantizer, whose levels search in projections of the residual."""
+    x, into, into_bias, codebooks, back, back_bias = (a.double() for a in args[:6])
+    assert codes.dtype is torch.int64 and codes.shape == (len(x), len(codebooks), x.shape[2])
+    residual = x.transpose(1, 2)
+    for k, chosen in enumerate(codes.unbind(1)):
+        projected = residual @ into[k].T + into_bias[k]
+        # An error of a projection, relative to the values that went into it, turns short ones more.
+        room = tolerance * (residual.abs() @ into[k].abs().T + into_bias[k].abs()).amax(2)
+        length = projected.norm(dim=2)
+        score = projected @ torch.nn.functional.normalize(codebooks[k]).T
+        lost = score.max(dim=2).values - score.gather(2, chosen[..., None])[..., 0]
+        assert (lost <= 4 * room + 4 * tolerance * length).all()
+        residual = residual - codebooks[k][chosen] @ back[k].T - back_bias[k]
 
 
 @pytest.mark.parametrize("backend", RUNNING)
@@ -147,7 +166,7 @@ def assert_same(got: Any, want: Any) -> None:
 @pytest.mark.parametrize("op, args", CASES)
 def test_time_major_in_time_major_out(op: Op, args: Args) -> None:
     got = tensors(op(*in_layout(op.name, args, "time-major")))[0]
-    if op.name != "rvq_encode":
+    if op.name not in UNTRAINABLE:
         assert got.transpose(1, 2).is_contiguous()
 
 
@@ -156,8 +175,11 @@ PACKERS = {
     "conv_transpose1d": lambda a: (a[1], a[6], a[7], *a[10:]),
     "lstm": lambda a: (a[3], a[4]),
     "rvq_encode": lambda a: (a[1],),
+    "rvq_encode_factorised": lambda a: (a[3],),
 }
-PACKED_AT = {"conv1d": 6, "conv_transpose1d": 5, "lstm": 7, "rvq_encode": 2}
+PACKED_AT = {"conv1d": 6, "conv_transpose1d": 5, "lstm": 7, "rvq_encode": 2} | {
+    "rvq_encode_factorised": 6
+}
 
 
 def packer(name: str) -> Any:
@@ -178,7 +200,7 @@ def test_packed_weights_change_nothing(op: Op, args: Args) -> None:
 @pytest.mark.parametrize("op, args", EXAMPLES)
 def test_opcheck(op: Op, args: Args) -> None:
     """Schema, fake, autograd registration, and tracing by AOTAutograd with dynamic shapes."""
-    torch.library.opcheck(op._native, leaves(args, requires_grad=op.name != "rvq_encode"))
+    torch.library.opcheck(op._native, leaves(args, requires_grad=op.name not in UNTRAINABLE))
 
 
 @needs_native
@@ -204,7 +226,7 @@ def leaves(args: Args, requires_grad: bool) -> Args:
     return tuple(a.detach().requires_grad_(requires_grad) if is_float(a) else a for a in args)
 
 
-TRAINABLE = [case for case in CASES if case.values[0].name != "rvq_encode"]
+TRAINABLE = [case for case in CASES if case.values[0].name not in UNTRAINABLE]
 SMOOTH = [case for case in TRAINABLE if not is_medium(case.values[0].name, case.values[1])]
 SMALL = [case for case in SMOOTH if case.values[1][0].numel() < 700]
 
