@@ -141,8 +141,8 @@ struct Kernels {
   // conv1d.cpp: rounds frames [frames][channels] in place to the operand of a medium convolution;
   // gives the floats that a frame then takes, at most channels
   int64_t (*conv_round)(const Conv&, int64_t frames, float* x);
-  // rvq_factorised.cpp: one level's codebook -> packed; rows are (batch, frame), best taken by
-  // multiples of a block
+  // rvq_encode_factorised.cpp: one level's codebook -> packed; rows are (batch, frame), best taken
+  // by multiples of a block
   int64_t (*rvq_factorised_packed_size)(int64_t codewords, int64_t features);
   void (*rvq_factorised_pack)(const float* codebook, int64_t codewords, int64_t features,
                               float* packed);

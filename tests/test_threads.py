@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ..backends import needs_native
+from .backends import needs_native
 
 # torch's threads are made when they are first needed, so the tasks of the process tell.
 WOKEN = """
