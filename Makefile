@@ -41,6 +41,7 @@ format: $(VENV)/.lint
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 bench: setup $(VENV)/.test
+	$(BIN)/python $(PIP_INSTALL) --no-deps -r requirements/peers.txt
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 wheel: $(VENV)/.base

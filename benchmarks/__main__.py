@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks import floors, machine, table
+from benchmarks import floors, machine, plots, summary, table
 from benchmarks.runner import Absent, Bench, Row
 
 FOLDER = Path(__file__).parent
@@ -24,12 +24,16 @@ def suites() -> list[str]:
     """Every file with a ``rows`` function, as ``ops.conv1d``: the ops, the codecs, the others."""
     folders = {"ops": FOLDER / "ops", "codecs": FOLDER / "codecs"}
     found = [f"{name}.{p.stem}" for name, f in folders.items() for p in sorted(f.glob("[!_]*.py"))]
-    return [*found, "stream", "long", "training"]
+    return [*found, "stream", "long", "memory", "training"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 1 where a row was refused."""
     options = parse(argv)
+    path = options.json or FOLDER / "results" / f"{machine.slug()}.jsonl"
+    if options.summary:
+        print(summary.markdown(summary.latest(path)))
+        return 0
     chosen = list(selected(options.names))
     if not chosen:
         note(f"no case is called {' or '.join(options.names)}; files: {', '.join(suites())}")
@@ -42,16 +46,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     measured = [floors.measure(n) for n in threads]
     for one in measured:
         note(f"floors at {one.threads} threads: {one.as_row()}")
-    path = options.json or FOLDER / "results" / f"{machine.slug()}.jsonl"
     rows: list[Row] = []
     for suite, wanted in chosen:
-        bench = Bench(measured, options.seconds, options.repeats, options.long_seconds, wanted)
+        bench = Bench(
+            measured,
+            options.seconds,
+            options.repeats,
+            options.long_seconds,
+            wanted,
+            tuple(options.precisions.split(",")),
+            tuple(float(s) for s in options.memory_seconds.split(",")),
+        )
         for row in rows_of(suite, bench):
             note(table.brief(row))
             rows.append(row)
             if not options.no_json:
                 append(path, row)
     table.show(rows)
+    if not options.no_json:
+        for picture in plots.save(path.parent / "plots", summary.latest(path)):
+            note(f"wrote {picture}")
     return int(not rows or any("error" in row for row in rows))
 
 
@@ -97,6 +111,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, help="least number of rounds")
     parser.add_argument(
         "--long-seconds", type=float, default=3600.0, help="length of the input of `long`"
+    )
+    parser.add_argument(
+        "--memory-seconds", default="10,600", help="the two lengths of `memory` (default: 10,600)"
+    )
+    parser.add_argument(
+        "--precisions",
+        default="highest,high,medium",
+        help="of the codecs, the first is what the others are compared with (default: all)",
+    )
+    parser.add_argument(
+        "--summary", action="store_true", help="measure nothing: the kept rows as Markdown"
     )
     parser.add_argument("--json", type=Path, help="file to append to; default: results/<machine>")
     parser.add_argument("--no-json", action="store_true", help="do not keep the rows")

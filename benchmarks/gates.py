@@ -11,6 +11,9 @@ from torch import Tensor
 
 FLOAT_LIMIT = 1e-5  # two float32 implementations of a net differ by about 1e-6 of its output
 TIE_LIMIT = 1e-4
+# In the place of a precision: the gate of peers in bf16, which may be less exact than our "medium"
+# has to be, lest a fast one be left out for a decibel.
+PEER = "peer"
 
 
 @dataclass(frozen=True)

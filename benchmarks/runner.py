@@ -79,6 +79,8 @@ class Bench:
         repeats: least number of rounds
         long_s: length of the long input
         wanted: whether a case of this name was asked for
+        precisions: of the codecs
+        memory_s: the two lengths whose peaks of memory are compared
     """
 
     floors: Sequence[Floors]
@@ -86,6 +88,8 @@ class Bench:
     repeats: int
     long_s: float
     wanted: Callable[[str], bool]
+    precisions: tuple[str, ...] = ("highest", "high", "medium")
+    memory_s: tuple[float, ...] = (10.0, 600.0)
 
     def measure(self, case: Case) -> Iterator[Row]:
         """One row for each number of threads and peer."""

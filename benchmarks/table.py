@@ -33,7 +33,8 @@ def brief(row: Row) -> str:
 
 def _cells(row: Row) -> list[str]:
     config = " ".join(f"{key}={value}" for key, value in row["config"].items())
-    case = [f"{row['name']} {config}", str(row["threads"])]
+    precision = f" {row['precision']}" if "precision" in row else ""
+    case = [f"{row['name']}{precision} {config}", str(row["threads"])]
     if "error" in row:
         return [*case, "", row.get("peer", ""), "", "", "", f"REFUSED: {row['error']}"]
     if "absent" in row:
@@ -41,21 +42,33 @@ def _cells(row: Row) -> list[str]:
     ours, peer_ms = row.get("ours_ms"), row.get("peer_ms")
     peer, variant = row.get("peer", ""), row.get("peer_variant", "")
     ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
+    if "ratio_float32" in row:
+        peer, variant = f"{row['best_float32']} / {row['best_any']}", ""
+        peer_ms = None
+        ratio = f"{row['ratio_float32']:.2f} / {row['ratio_any']:.2f}"
     floor = f"{row['percent_of_floor']:.0f} ({row['floor']})" if "floor" in row else ""
     return [
         *case,
         row.get("result") or (_ms(ours) if ours else ""),
         f"{peer} [{variant}]" if variant else peer,
-        _ms(peer_ms) if peer_ms else row.get("peer_absent", ""),
+        _ms(peer_ms) if peer_ms else _two(row) or row.get("peer_absent", ""),
         ratio,
         floor,
         f"{row['gate']['value']:.1e}" if "gate" in row else "",
     ]
 
 
+def _two(row: Row) -> str:
+    """Times of the best peer in float32 and of the best at any setting."""
+    found = [
+        row[f"best_{kind}_ms"]["median"] for kind in ("float32", "any") if f"best_{kind}" in row
+    ]
+    return " / ".join(f"{ms:.4g}" for ms in found)
+
+
 def _ms(times: dict[str, float]) -> str:
-    if "p95" in times:
-        return f"{times['median']:.3g} (p95 {times['p95']:.3g})"
+    if "p99" in times:
+        return f"{times['median']:.3g} (p99 {times['p99']:.3g})"
     return f"{times['median']:.4g} ({times['min']:.4g}..{times['max']:.4g})"
 
 

@@ -1,150 +1,117 @@
-"""EnCodec and audiocraft's variants beside PyPI's encodec and transformers, same random weights."""
+"""EnCodec and audiocraft's variants beside PyPI's encodec and transformers' EncodecModel."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-import fastcodec
-from benchmarks import peers
-from benchmarks.floors import Work
-from benchmarks.gates import Gate, codes_up_to_ties, relative_l2
-from benchmarks.machine import package
-from benchmarks.runner import Bench, Case, Peer, Row
-from benchmarks.signals import wav
-from benchmarks.work import net_flops, parameter_bytes
-from fastcodec.codecs.encodec import PRESETS
+from benchmarks.codecs._pair import Pair, pair_rows, peer
+from benchmarks.engines import Published
+from benchmarks.published import published, quietly, version_of
+from benchmarks.runner import Bench, Row
+from benchmarks.weights import pour, random_codec, upstream_state
+from fastcodec.codecs import encodec
+from fastcodec.codecs.base import Codec
 
-# preset -> kbps to measure; the encoder's work depends on it, the decoder's hardly
-BANDWIDTHS_KBPS = {
+# Preset -> kbps; the encoder's work depends on it, the decoder's hardly.
+KBPS = {
     "encodec_24khz": (6.0, 24.0),
     "encodec_48khz": (6.0,),
     "encodec_32khz": (2.2,),
     "encodec_16khz": (2.2,),
 }
-ON_PYPI = ("encodec_24khz", "encodec_48khz")
+ON_PYPI = {"encodec_24khz": "encodec_model_24khz", "encodec_48khz": "encodec_model_48khz"}
+UNUSED = ("inited", "cluster_size", "embed_avg")
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """Encode and decode of every preset."""
-    for name, bandwidths in BANDWIDTHS_KBPS.items():
-        if not any(bench.wanted(f"{name}.{what}") for what in ("encode", "decode")):
-            continue
-        trio = Trio(name, bench.seconds)
-        for kbps in bandwidths:
-            yield from bench.measure(trio.encode(kbps))
-        yield from bench.measure(trio.decode(bandwidths[0]))
+    """Encode at each bandwidth, and decode at the first, of every preset."""
+    for name, bandwidths in KBPS.items():
+        both = [what for what in ("encode", "decode") if bench.wanted(f"{name}.{what}")]
+        if both:
+            first = pair(name)
+            yield from pair_rows(bench, first, both)
+            for kbps in bandwidths[1:] if "encode" in both else ():
+                yield from pair_rows(bench, pair(name, kbps), ["encode"])
 
 
-class Trio:
-    """One preset three times: ours, transformers', encodec's, with one set of weights."""
+def pair(name: str, kbps: float | None = None) -> Pair:
+    """Both sides with one set of random weights."""
+    kbps = KBPS[name][0] if kbps is None else kbps
+    codec = random_codec(encodec, name)
+    there = [peer("transformers", partial(hf, kbps=kbps), codec)]
+    if name in ON_PYPI:
+        there.insert(0, peer("encodec", partial(on_pypi, kbps=kbps), codec))
+    else:
+        there.append(Published(version_of("encodec"), absent="it has the 24 and 48 kHz models"))
+    return Pair(name, upstream_state(codec), there, kbps)
 
-    def __init__(self, name: str, seconds: float) -> None:
-        config = PRESETS[name]
-        self.name, self.config, self.seconds = name, config, seconds
-        self.transformers = peers.transformers_encodec(config)
-        state = dict(self.transformers.state_dict())
-        self.ours = fastcodec.load(name, state)
-        peers.fold_weight_norm(self.transformers)
-        self.upstream: Any = None
-        self.upstream_absent = _absent(name)
-        if self.upstream_absent is None:
-            self.upstream = peers.upstream_encodec(config, self.transformers.state_dict())
-        self.wav = wav(config.sample_rate_hz, config.seanet.channels, seconds)
 
-    def encode(self, kbps: float) -> Case:
-        """wav -> codes."""
-        codes = self.ours.encode(self.wav, bandwidth_kbps=kbps)
-        latents = self._latents(kbps)
+def on_pypi(codec: Codec, kbps: float) -> Published:
+    """encodec's own model."""
+    model: Any = published("encodec.model").EncodecModel
+    net = quietly(getattr(model, ON_PYPI[codec.name]), pretrained=False)
+    pour(upstream_state(codec), net, UNUSED)
+    net.set_target_bandwidth(kbps)
 
-        def upstream() -> Tensor:
-            self.upstream.set_target_bandwidth(kbps)
-            segments: list[tuple[Tensor, Any]] = self.upstream.encode(self.wav)
-            return torch.cat([tokens for tokens, _ in segments], dim=2)
+    def encode(wav: Tensor) -> Tensor:
+        return torch.cat([tokens for tokens, _ in net.encode(wav)], dim=2)
 
-        def transformers() -> Tensor:
-            tokens: Tensor = self.transformers.encode(self.wav, bandwidth=kbps).audio_codes
-            return tokens.permute(1, 2, 0, 3).flatten(2)[..., : codes.tokens.shape[2]]
+    def decode(codes: Tensor, scale: Tensor | None = None) -> Tensor:
+        parts, scales = _segments(codec, codes, scale)
+        return net.decode(list(zip(parts, scales, strict=True)))
 
-        def compare(got: Tensor, truth: Tensor) -> Gate:
-            return codes_up_to_ties(got, truth, latents, self.ours.quantizer.codebooks)
+    return Published(version_of("encodec"), net, encode, decode)
 
-        quantizer = self.ours.quantizer.codebooks[: codes.n_codebooks]
-        frames = codes.tokens.shape[2]
-        flops = net_flops(self.ours.encoder, frames * self.ours.hop)
-        return Case(
-            f"{self.name}.encode",
-            self._config(kbps, codes.tokens),
-            lambda: self.ours.encode(self.wav, bandwidth_kbps=kbps).tokens,
-            self._peers(upstream, transformers),
-            compare,
-            Work(
-                flops + 2 * frames * quantizer.numel(),
-                parameter_bytes(self.ours.encoder) + 4 * quantizer.numel() + 4 * self.wav.numel(),
-            ),
-        )
 
-    def decode(self, kbps: float) -> Case:
-        """Codes -> wav."""
-        codes = self.ours.encode(self.wav, bandwidth_kbps=kbps)
-        samples = self.wav.shape[2]
-        parts = codes.tokens.split(self._segment_frames(), dim=2)
-        scales = [None] * len(parts) if codes.scale is None else list(codes.scale.T[..., None])
+def hf(codec: Codec, kbps: float) -> Published:
+    """transformers' model."""
+    package, config = published("transformers"), codec.config
+    net = quietly(package.EncodecModel, _hf_config(package, config))
+    pour(upstream_state(codec, encodec.transformers_name), net, UNUSED)
+
+    def encode(wav: Tensor) -> Tensor:
+        codes = net.encode(wav, bandwidth=kbps).audio_codes
+        return codes.permute(1, 2, 0, 3).flatten(2)[..., : codec.n_frames(wav.shape[2])]
+
+    def decode(codes: Tensor, scale: Tensor | None = None) -> Tensor:
+        parts, scales = _segments(codec, codes, scale)
         last_pad = parts[0].shape[2] - parts[-1].shape[2]
-        stacked = torch.stack([*parts[:-1], torch.nn.functional.pad(parts[-1], (0, last_pad))])
+        stacked = torch.stack([*parts[:-1], F.pad(parts[-1], (0, last_pad))])
+        return net.decode(stacked, scales, last_frame_pad_length=last_pad).audio_values
 
-        def transformers() -> Tensor:
-            out = self.transformers.decode(stacked, scales, last_frame_pad_length=last_pad)
-            y: Tensor = out.audio_values
-            return y[..., :samples]
-
-        frames = codes.tokens.shape[2]
-        return Case(
-            f"{self.name}.decode",
-            self._config(kbps, codes.tokens),
-            lambda: self.ours.decode(codes),
-            self._peers(
-                lambda: self.upstream.decode(list(zip(parts, scales, strict=True)))[..., :samples],
-                transformers,
-            ),
-            relative_l2,
-            Work(
-                net_flops(self.ours.decoder, frames),
-                parameter_bytes(self.ours.decoder) + 4 * self.wav.numel(),
-            ),
-        )
-
-    def _peers(self, upstream: Any, transformers: Any) -> list[Peer]:
-        eager = Peer(package("transformers"), {"eager": transformers})
-        if self.upstream_absent is None:
-            return [eager, Peer(package("encodec"), {"eager": upstream})]
-        return [eager, Peer(package("encodec"), absent=self.upstream_absent)]
-
-    def _config(self, kbps: float, tokens: Tensor) -> dict[str, Any]:
-        _, codebooks, frames = tokens.shape
-        sizes = {"C": self.config.seanet.channels, "K": codebooks, "T": frames}
-        return {"seconds": self.seconds, "kbps": kbps, "B": 1, **sizes}
-
-    def _segment_frames(self) -> int:
-        segment = self.config.segment or self.wav.shape[2]
-        return -(-segment // self.ours.hop)
-
-    def _latents(self, kbps: float) -> Tensor:
-        """[B, D, T] of all segments in turn, caught in transformers' encoder."""
-        seen: list[Tensor] = []
-        hook = self.transformers.encoder.register_forward_hook(lambda m, x, y: seen.append(y))
-        with torch.no_grad():
-            self.transformers.encode(self.wav, bandwidth=kbps)
-        hook.remove()
-        return torch.cat(seen, dim=2)
+    return Published(version_of("transformers"), net, encode, decode)
 
 
-def _absent(name: str) -> str | None:
-    """Why PyPI's encodec cannot be the peer of a preset."""
-    if name not in ON_PYPI:
-        return "it has the 24 and 48 kHz models only"
-    return None if find_spec("encodec") else "not installed: pip install --no-deps encodec"
+def _segments(
+    codec: Codec, codes: Tensor, scale: Tensor | None
+) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Codes of each segment and its level [B, 1]; the whole signal where there are none."""
+    segment = codec.config.segment
+    frames = codes.shape[2] if segment is None else -(-segment // codec.hop)
+    parts = list(codes.split(frames, dim=2))
+    return parts, [None] * len(parts) if scale is None else list(scale.T[..., None])
+
+
+def _hf_config(package: Any, config: Any) -> Any:
+    seanet, segment, stride = config.seanet, config.segment, config.segment_stride
+    return package.EncodecConfig(
+        target_bandwidths=list(config.bandwidths_kbps),
+        sampling_rate=config.sample_rate_hz,
+        audio_channels=seanet.channels,
+        normalize=segment is not None,
+        chunk_length_s=segment / config.sample_rate_hz if segment else None,
+        overlap=1 - stride / segment if segment and stride else None,
+        num_filters=seanet.n_filters,
+        upsampling_ratios=list(seanet.ratios),
+        norm_type=seanet.norm,
+        use_causal_conv=seanet.causal,
+        pad_mode="constant" if seanet.padding == "zero" else seanet.padding,
+        use_conv_shortcut=not seanet.true_skip,
+        codebook_size=config.codebook_size,
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import wave
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -14,103 +13,42 @@ import torch
 from torch import Tensor
 
 import fastcodec
-from benchmarks.floors import Work
-from benchmarks.gates import codes_up_to_ties, relative_l2
+from benchmarks.codecs._pair import Pair
+from benchmarks.codecs._pair import rows as pair_rows
+from benchmarks.engines import Published
 from benchmarks.machine import package, shared
-from benchmarks.runner import Absent, Bench, Case, Peer, Row, Run
-from benchmarks.work import net_flops, parameter_bytes
+from benchmarks.runner import Absent, Bench, Row
+from fastcodec.codecs.base import Codec
 
 NAME, KBPS = "lyra_v2", 9.2
 
 
 def rows(bench: Bench) -> Iterator[Row]:
     """Encode and decode of real speech."""
-    if any(bench.wanted(f"{NAME}.{what}") for what in ("encode", "decode")):
-        lyra = Trio(bench.seconds)
-        yield from bench.measure(lyra.encode())
-        yield from bench.measure(lyra.decode())
+    yield from pair_rows(bench, {NAME: pair})
 
 
-class Trio:
-    """Ours, our layers in plain torch, and LiteRT, on one signal."""
-
-    def __init__(self, seconds: float) -> None:
-        folder = weights_folder()
-        self.ours = fastcodec.load(NAME, weights=folder)
-        self.litert = LiteRt(folder)
-        self.wav = speech(seconds)
-        self.codes = self.ours.encode(self.wav, bandwidth_kbps=KBPS)
-        count, frames = self.codes.tokens.shape[1:]
-        sizes = {"B": 1, "C": 1, "K": count, "T": frames}
-        self.config = {"seconds": seconds, "kbps": KBPS, **sizes}
-        self.count, self.frames = count, frames
-
-    def encode(self) -> Case:
-        """wav -> codes."""
-        codec, x, books = self.ours, self.wav, self.ours.quantizer.codebooks[: self.count]
-        with torch.no_grad():
-            latents = codec.encoder(x)[..., : self.frames]
-
-        def ours() -> Tensor:
-            return codec.encode(x, bandwidth_kbps=KBPS).tokens
-
-        def whole() -> Tensor:
-            return codec.quantizer.encode(codec.encoder(x), self.count)
-
-        return Case(
-            f"{NAME}.encode",
-            self.config,
-            ours,
-            [
-                _eager(whole, ours),
-                self.litert.peer(lambda: self.litert.encode(x, self.count)),
-            ],
-            lambda got, truth: codes_up_to_ties(got, truth, latents, books),
-            Work(
-                net_flops(codec.encoder, x.shape[2]) + 2 * self.frames * books.numel(),
-                parameter_bytes(codec.encoder) + 4 * (books.numel() + x.numel()),
-            ),
-        )
-
-    def decode(self) -> Case:
-        """Codes -> wav; the truth is our net in float64."""
-        codec, tokens = self.ours, self.codes.tokens
-        exact = copy.deepcopy(codec).double()
-
-        def ours() -> Tensor:
-            return codec.decode(self.codes)
-
-        return Case(
-            f"{NAME}.decode",
-            self.config,
-            ours,
-            [
-                _eager(lambda: codec.decoder(codec.quantizer.decode(tokens)), ours),
-                self.litert.peer(lambda: self.litert.decode(tokens)),
-            ],
-            relative_l2,
-            Work(
-                net_flops(codec.decoder, self.frames),
-                parameter_bytes(codec.decoder) + 4 * self.wav.numel(),
-            ),
-            by_reference(lambda: exact.decoder(exact.quantizer.decode(tokens))),
-        )
+def pair() -> Pair:
+    """Ours, our layers in plain torch, and LiteRT; the weights are Google's."""
+    folder = weights_folder()
+    codec = fastcodec.load(NAME, weights=folder)
+    count = codec.encode(speech(0.1), bandwidth_kbps=KBPS).n_codebooks
+    peers = [in_plain_torch(codec, count), LiteRt(folder).peer(count)]
+    return Pair(NAME, folder, peers, KBPS, speech)
 
 
-def _eager(whole: Run, tiles: Run) -> Peer:
-    """Our layers in plain torch, the signal in one piece or in our tiles."""
-    variants = {"whole": by_reference(whole), "tiles": by_reference(tiles)}
-    return Peer(f"{package('torch')} eager", variants)
+def in_plain_torch(codec: Codec, count: int) -> Published:
+    """Our layers with every op served by its reference, the signal in one piece."""
 
-
-def by_reference(run: Run) -> Run:
-    """The same with every op served by its reference."""
-
-    def call() -> Any:
+    def encode(wav: Tensor) -> Tensor:
         with fastcodec.use_backend("reference"):
-            return run()
+            return codec.quantizer.encode(codec.encoder(wav), count)
 
-    return call
+    def decode(codes: Tensor, scale: Tensor | None = None) -> Tensor:
+        with fastcodec.use_backend("reference"):
+            return codec.decoder(codec.quantizer.decode(codes))
+
+    return Published(f"{package('torch')}, our layers", None, encode, decode)
 
 
 def speech(seconds: float) -> Tensor:
@@ -143,14 +81,18 @@ class LiteRt:
             self.absent = "not installed: pip install --no-deps ai-edge-litert"
         self._graphs: dict[tuple[str, int], Any] = {}
 
-    def peer(self, run: Run) -> Peer:
+    def peer(self, n_codebooks: int) -> Published:
         """A peer, or the reason why there is none."""
-
-        def anew() -> Any:
-            self.forget()
-            return run()
-
-        return Peer(package("ai-edge-litert"), {"a frame a call": run}, self.absent, anew)
+        if self.absent is not None:
+            return Published(package("ai-edge-litert"), absent=self.absent)
+        return Published(
+            f"{package('ai-edge-litert')}, a frame a call",
+            None,
+            lambda wav: self.encode(wav, n_codebooks),
+            lambda codes, scale=None: self.decode(codes),
+            settings=("float32",),
+            renew=self.forget,
+        )
 
     def encode(self, x: Tensor, n_codebooks: int) -> Tensor:
         """Codes [1, K, T] of whole frames."""

@@ -95,6 +95,9 @@ class EncodecSegmented(Encodec):
         """Frames of all segments together; overlapped samples count twice."""
         return sum(-(-(end - begin) // self.hop) for begin, end in self._overlapped(n_samples))
 
+    def n_scales(self, n_samples: int) -> int:
+        return sum(1 for _ in self._overlapped(n_samples))
+
     def _encode_batch(self, wav: Tensor, n_codebooks: int, progress: Progress | None) -> Codes:
         shape = (len(wav), n_codebooks, self.n_frames(wav.shape[2]))
         tokens, scales, at = torch.empty(shape, dtype=torch.int64, device=wav.device), [], 0

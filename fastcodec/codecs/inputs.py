@@ -33,6 +33,10 @@ class Checked(Loadable):
         """Where the codebooks are."""
         return next(iter(self.quantizer.state_dict().values())).device
 
+    def n_scales(self, n_samples: int) -> int:
+        """Columns of ``Codes.scale``, where a codec has one, of so many samples."""
+        return 1
+
     def n_frames(self, n_samples: int) -> int:
         """How many frames a signal of ``n_samples`` makes."""
         if self.drops_tail:

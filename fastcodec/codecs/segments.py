@@ -65,19 +65,19 @@ def decode(codec: Codec, codes: Codes, n_samples: int, progress: Progress | None
     if codes.segment is None:
         return codec._decode_batch(codes, n_samples, progress)
     out = torch.zeros(len(codes), codec.channels, n_samples, device=codec.device)
-    at = 0
-    for i, (begin, end) in enumerate(spans(n_samples, codes.segment)):
-        frames = codec.n_frames(end - begin)
+    at = scaled = 0
+    for begin, end in spans(n_samples, codes.segment):
+        frames, scales = codec.n_frames(end - begin), codec.n_scales(end - begin)
         part = replace(
             codes,
             tokens=codes.tokens[..., at : at + frames],
             n_samples=torch.full_like(codes.n_samples, end - begin),
-            scale=None if codes.scale is None else codes.scale[:, i : i + 1],
+            scale=None if codes.scale is None else codes.scale[:, scaled : scaled + scales],
             segment=None,
         )
         y = codec._decode_batch(part, end - begin, None)[..., : end - begin]
         out[..., begin : begin + y.shape[2]] = y
-        at += frames
+        at, scaled = at + frames, scaled + scales
         if progress:
             progress(at, codes.tokens.shape[2])
     return out

@@ -16,6 +16,7 @@ from .. import nets
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 NET = nets.encodec(causal=False, norm="time_group_norm", lstm=1)  # 8 samples a frame, 800 Hz
+SCALED = nets.encodec(causal=False, norm="time_group_norm", lstm=1, segment=32, stride=24)
 SEGMENT_S = 0.1  # 80 samples
 
 
@@ -25,16 +26,17 @@ def parts(n_samples: int) -> list[tuple[int, int]]:
     return list(zip([0, *ends], [*ends, n_samples], strict=True))
 
 
+@pytest.mark.parametrize("net", [NET, SCALED])
 @given(st.integers(1, 400), st.integers(1, 2))
-def test_each_segment_is_coded_alone(n_samples: int, batch: int) -> None:
+def test_each_segment_is_coded_alone(net: Encodec, n_samples: int, batch: int) -> None:
     wav = nets.signal(batch, 1, n_samples)
-    codes = NET.encode(wav, segment_s=SEGMENT_S)
-    alone = [NET.encode(wav[..., a:b]) for a, b in parts(n_samples)]
+    codes = net.encode(wav, segment_s=SEGMENT_S)
+    alone = [net.encode(wav[..., a:b]) for a, b in parts(n_samples)]
     assert torch.equal(codes.tokens, torch.cat([c.tokens for c in alone], dim=2))
     assert codes.n_samples.tolist() == [n_samples] * batch and codes.segment == 80
-    heard = torch.cat([NET.decode(c) for c in alone], dim=2)
-    assert torch.equal(NET.decode(codes), heard)
-    assert torch.equal(NET.decode(load_codes(save_codes(codes))), heard)
+    heard = torch.cat([net.decode(c) for c in alone], dim=2)
+    assert torch.equal(net.decode(codes), heard)
+    assert torch.equal(net.decode(load_codes(save_codes(codes))), heard)
 
 
 def test_a_list_of_segmented_signals() -> None:
