@@ -2,6 +2,7 @@
 // independent items for torch's threads.
 #pragma once
 
+#include <sys/mman.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -59,6 +60,17 @@ inline Tensor empty(std::initializer_list<int64_t> sizes, std::initializer_list<
 
 inline Tensor empty_time_major(int64_t batch, int64_t channels, int64_t frames) {
   return empty({batch, channels, frames}, {frames * channels, 1, channels});
+}
+
+// Asks the system for 2 MB pages in a large new tensor: 500 times fewer page faults, which would
+// cost more than most arithmetic, and none of a stream's stops at the end of a small page.
+inline Tensor on_huge_pages(Tensor t) {
+  constexpr uintptr_t kPage = 1 << 21;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(t.data_ptr());
+  const uintptr_t first = (begin + kPage - 1) / kPage * kPage;
+  const uintptr_t last = (begin + t.numel() * sizeof(float)) / kPage * kPage;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  return t;
 }
 
 inline Tensor empty_vector(int64_t size) { return empty({size}, {1}); }
@@ -128,12 +140,17 @@ inline const float* dense(const Signal& s, std::vector<float>& copy) {
   return copy.data();
 }
 
+// Points a prologue to snake's parameters (beta: alpha where null), which it lays out in `columns`.
+void set_snake(Prologue& p, const float* alpha, const float* beta, int64_t channels,
+               std::vector<float>& columns);
+
 // An activation's parameters from the arguments of its op.
 struct Parameters {
-  std::vector<float> inverse_beta;
+  std::vector<float> columns;
   Prologue prologue;
   Parameters(int64_t kind, double slope, const MaybeTensor& alpha, const MaybeTensor& beta,
              int64_t channels);
+  Parameters(const Parameters&) = delete;  // the prologue points into it
 };
 
 // Whether a convolution of so many channels a group rounds its operands, by its op's `precision`
@@ -160,10 +177,10 @@ Tensor activation(Tensor x, int64_t kind, double slope);
 Tensor attention(Tensor q, Tensor k, Tensor v, Tensor first, Tensor last, int64_t heads,
                  double scale);
 Tensor snake(Tensor x, Tensor alpha, MaybeTensor beta);
-Tensor lstm_pack(Tensor weight_ih, Tensor weight_hh);
+Tensor lstm_pack(Tensor weight_ih, Tensor weight_hh, int64_t precision);
 std::tuple<Tensor, Tensor, Tensor> lstm(Tensor x, Tensor h, Tensor c, Tensor weight_ih,
                                         Tensor weight_hh, Tensor bias_ih, Tensor bias_hh,
-                                        MaybeTensor packed, bool skip);
+                                        MaybeTensor packed, bool skip, int64_t precision);
 Tensor rvq_encode_pack(Tensor codebooks);
 Tensor rvq_encode(Tensor x, Tensor codebooks, MaybeTensor packed);
 Tensor rvq_decode(Tensor codes, Tensor codebooks);
@@ -173,5 +190,8 @@ Tensor rvq_encode_factorised_pack(Tensor codebooks);
 Tensor rvq_encode_factorised(Tensor x, Tensor in_weight, Tensor in_bias, Tensor codebooks,
                              Tensor out_weight, Tensor out_bias, MaybeTensor packed);
 Tensor rvq_decode_factorised(Tensor codes, Tensor codebooks, Tensor out_weight, Tensor out_bias);
+void snake_out(Tensor x, Tensor alpha, MaybeTensor beta, Tensor out);
+std::tuple<Tensor, Tensor, Tensor> snake_backward(Tensor grad, Tensor x, Tensor alpha,
+                                                  MaybeTensor beta);
 
 }  // namespace fastcodec

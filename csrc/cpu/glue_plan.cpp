@@ -232,11 +232,10 @@ class Push {
   void items(const Step& step, int64_t flops, const F& f) {
     float slope;
     std::memcpy(&slope, &step.slope, sizeof(slope));
-    Prologue prologue = {static_cast<Activation>(step.activation), step.alpha, nullptr, slope};
+    Prologue prologue = {};
+    prologue.kind = static_cast<Activation>(step.activation), prologue.slope = slope;
     if (prologue.kind == Activation::kSnake) {
-      inverse_.resize(step.channels);
-      for (int64_t c = 0; c < step.channels; ++c) inverse_[c] = 1.0f / (step.alpha[c] + 1e-9f);
-      prologue.inverse_beta = inverse_.data();
+      set_snake(prologue, step.alpha, nullptr, step.channels, snake_);
     }
     const bool enough = batch_ >= thread_count();
     parallel(batch_, enough ? batch_ * flops : 0, [&](int64_t first, int64_t last) {
@@ -274,7 +273,7 @@ class Push {
   const int64_t item_size_;
   Counts* counts_;
   std::vector<Value> stack_, held_;  // held_: by the number of the hold step
-  std::vector<float> inverse_;
+  std::vector<float> snake_;
 };
 
 }  // namespace

@@ -21,12 +21,22 @@ enum class Activation : int64_t {
 };
 
 // An activation's parameters: leaky ReLU is max(x, slope x), snake x + sin^2(alpha x) *
-// inverse_beta with one pair a channel.
+// inverse_beta. Snake's are one a channel; from the last channel on they begin again, for as many
+// values as a vector has. `turns` + `turns_low` is alpha / pi.
 struct Prologue {
   Activation kind;
-  const float* alpha;
-  const float* inverse_beta;
+  const float *turns, *turns_low, *inverse_beta;
   float slope;
+  bool stream;  // write past the caches: what is much larger than they are
+};
+constexpr int64_t kLongestVector = 16;
+
+// Gradients of snake in a tile of one signal: of x, and the sums over its frames of
+// grad x sin(2 alpha x) and grad sin^2(alpha x), of each channel.
+struct SnakeBackward {
+  const float *grad, *x;  // both [frames][channels], or one channel's frames
+  float* dx;
+  const float *turns, *turns_low, *gain;  // gain: alpha * inverse_beta
 };
 
 // A convolution over time-major memory without padding. `blocks` column blocks of `width` columns
@@ -46,15 +56,26 @@ struct Conv {
   bool medium;
 };
 
-// One layer. Gates in torch's order i, f, g, o; step t reads h[t % 2] and writes h[(t + 1) % 2].
+// One layer. A row of gates is [block][i, f, g, o][lane]. Step t reads operand[t % 2] and writes
+// operand[(t + 1) % 2]: h, as lstm_round makes it.
 struct Lstm {
-  const float* gates;   // [batch][frames][4 * hidden]: W_ih x + b_ih + b_hh
+  const float* x;       // [batch * frames][words], from lstm_round
+  const float* bias;    // a row of gates, from lstm_bias
   const float* weight;  // from lstm_pack
-  float* h[2];          // [batch][hidden]
+  float* gates;         // [batch * frames] rows: W_ih x + b_ih + b_hh
+  float* operand[2];    // [batch][words]
+  float* h;             // [batch][hidden], after the last step
   float* c;             // [batch][hidden], updated in place
   float* out;           // [batch][frames][hidden]
   const float* skip;    // like out, added to it; or null. It may be what out was made of before.
-  int64_t batch, frames, hidden;
+  int64_t batch, frames, hidden, blocks;
+  bool medium;  // operands rounded to bfloat16, sums and state float32
+};
+
+// Of a layer: blocks a step; words of an operand, floats in a row of gates, panels of the input
+// product, floats of the packed weights.
+struct LstmSizes {
+  int64_t blocks, words, gates, panels, packed;
 };
 
 struct RvqEncode {
@@ -114,10 +135,19 @@ struct Kernels {
   void (*prologue)(const Prologue&, const float* x, int64_t channel_stride, int64_t frame_stride,
                    int64_t frames, int64_t channels, float* out);
 
-  // lstm.cpp: weight [4 * hidden][hidden] -> packed; a step works on blocks of hidden units
-  int64_t (*lstm_blocks)(int64_t hidden);
-  int64_t (*lstm_packed_size)(int64_t hidden);
-  void (*lstm_pack)(const float* weight, int64_t hidden, float* packed);
+  // activation.cpp: a tile of adjacent channels, or a run of one channel's frames; sums
+  // [2][channels] and [2]
+  void (*snake_backward_rows)(const SnakeBackward&, int64_t frames, int64_t channels, double* sums);
+  void (*snake_backward_run)(const SnakeBackward&, int64_t frames, double* sums);
+
+  // lstm.cpp: the input product of rows (batch, frame), and steps, each of all blocks
+  LstmSizes (*lstm_sizes)(int64_t hidden, bool medium);
+  void (*lstm_pack)(const float* weight_ih, const float* weight_hh, int64_t hidden, bool medium,
+                    float* packed);
+  void (*lstm_bias)(const float* bias_ih, const float* bias_hh, int64_t hidden, float* bias);
+  void (*lstm_round)(const float* x, int64_t rows, int64_t hidden, bool medium, float* words);
+  void (*lstm_inputs)(const Lstm&, int64_t row_begin, int64_t row_end, int64_t panel_begin,
+                      int64_t panel_end);
   void (*lstm_step)(const Lstm&, int64_t step, int64_t block);
 
   // rvq_encode.cpp: one stage's codebook [codewords][features] -> packed; rows are (batch, frame)

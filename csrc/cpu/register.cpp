@@ -18,8 +18,9 @@ extern "C" __attribute__((visibility("default"))) const char* fastcodec_schemas(
          "float scale) -> Tensor\n"
          "snake(Tensor x, Tensor alpha, Tensor? beta=None) -> Tensor\n"
          "lstm(Tensor x, Tensor h, Tensor c, Tensor weight_ih, Tensor weight_hh, Tensor bias_ih, "
-         "Tensor bias_hh, Tensor? packed=None, bool skip=False) -> (Tensor, Tensor, Tensor)\n"
-         "lstm_pack(Tensor weight_ih, Tensor weight_hh) -> Tensor\n"
+         "Tensor bias_hh, Tensor? packed=None, bool skip=False, SymInt precision=0) -> (Tensor, "
+         "Tensor, Tensor)\n"
+         "lstm_pack(Tensor weight_ih, Tensor weight_hh, SymInt precision=0) -> Tensor\n"
          "rvq_encode(Tensor x, Tensor codebooks, Tensor? packed=None) -> Tensor\n"
          "rvq_encode_pack(Tensor codebooks) -> Tensor\n"
          "rvq_decode(Tensor codes, Tensor codebooks) -> Tensor\n"
@@ -29,7 +30,10 @@ extern "C" __attribute__((visibility("default"))) const char* fastcodec_schemas(
          "Tensor out_weight, Tensor out_bias, Tensor? packed=None) -> Tensor\n"
          "rvq_encode_factorised_pack(Tensor codebooks) -> Tensor\n"
          "rvq_decode_factorised(Tensor codes, Tensor codebooks, Tensor out_weight, "
-         "Tensor out_bias) -> Tensor\n";
+         "Tensor out_bias) -> Tensor\n"
+         "snake_out(Tensor x, Tensor alpha, Tensor? beta, Tensor(a3!) out) -> ()\n"
+         "snake_backward(Tensor grad, Tensor x, Tensor alpha, Tensor? beta=None) -> (Tensor, "
+         "Tensor, Tensor)\n";
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastcodec, CPU, m) {
@@ -50,4 +54,6 @@ STABLE_TORCH_LIBRARY_IMPL(fastcodec, CPU, m) {
   m.impl("rvq_encode_factorised", TORCH_BOX(&fastcodec::rvq_encode_factorised));
   m.impl("rvq_encode_factorised_pack", TORCH_BOX(&fastcodec::rvq_encode_factorised_pack));
   m.impl("rvq_decode_factorised", TORCH_BOX(&fastcodec::rvq_decode_factorised));
+  m.impl("snake_out", TORCH_BOX(&fastcodec::snake_out));
+  m.impl("snake_backward", TORCH_BOX(&fastcodec::snake_backward));
 }

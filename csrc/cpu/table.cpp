@@ -13,9 +13,13 @@ void conv_pack(const Conv&, const float*, float*);
 int64_t conv_panels(const Conv&);
 void conv(const Conv&, int64_t, int64_t, int64_t, int64_t, int64_t);
 void prologue(const Prologue&, const float*, int64_t, int64_t, int64_t, int64_t, float*);
-int64_t lstm_blocks(int64_t);
-int64_t lstm_packed_size(int64_t);
-void lstm_pack(const float*, int64_t, float*);
+void snake_backward_rows(const SnakeBackward&, int64_t, int64_t, double*);
+void snake_backward_run(const SnakeBackward&, int64_t, double*);
+LstmSizes lstm_sizes(int64_t, bool);
+void lstm_pack(const float*, const float*, int64_t, bool, float*);
+void lstm_bias(const float*, const float*, int64_t, float*);
+void lstm_round(const float*, int64_t, int64_t, bool, float*);
+void lstm_inputs(const Lstm&, int64_t, int64_t, int64_t, int64_t);
 void lstm_step(const Lstm&, int64_t, int64_t);
 int64_t rvq_packed_size(int64_t, int64_t);
 void rvq_pack(const float*, int64_t, int64_t, float*);
@@ -40,9 +44,13 @@ const Kernels& table() {
                                  conv_panels,
                                  conv,
                                  prologue,
-                                 lstm_blocks,
-                                 lstm_packed_size,
+                                 snake_backward_rows,
+                                 snake_backward_run,
+                                 lstm_sizes,
                                  lstm_pack,
+                                 lstm_bias,
+                                 lstm_round,
+                                 lstm_inputs,
                                  lstm_step,
                                  rvq_packed_size,
                                  rvq_pack,

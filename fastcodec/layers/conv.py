@@ -57,15 +57,15 @@ class _Convolution(StreamingModule):
 
 
 def set_precision(net: nn.Module, precision: str, but: nn.Module) -> None:
-    """Sets the precision, a key of ``ops.PRECISIONS``, of a net's convolutions.
+    """Sets the precision, a key of ``ops.PRECISIONS``, of a net's convolutions and LSTMs.
 
     Args:
-        but: the part of the net, or beside it, whose convolutions keep theirs
+        but: the part of the net, or beside it, whose layers keep theirs
     """
     kept = {id(layer) for layer in but.modules()}
     for layer in net.modules():
-        if isinstance(layer, _Convolution) and id(layer) not in kept:
-            layer.precision = ops.PRECISIONS[precision]
+        if isinstance(getattr(layer, "precision", None), int) and id(layer) not in kept:
+            layer.precision = ops.PRECISIONS[precision]  # type: ignore[assignment]
 
 
 @dataclass

@@ -29,6 +29,8 @@ class Lstm(StreamingModule):
         skip: add x
     """
 
+    precision = 0  # of its products, as in ``ops.lstm``; may be changed at any time
+
     def __init__(self, channels: int, layers: int, skip: bool = True) -> None:
         super().__init__()
         self.skip = skip
@@ -53,10 +55,12 @@ class Lstm(StreamingModule):
         if state.h is None or state.c is None:
             state.h = x.new_zeros(len(self.weight_ih), x.shape[0], x.shape[1])
             state.c = torch.zeros_like(state.h)
-        packed = self._packed.get(self.weight_ih, self.weight_hh)
+        packed = self._packed.get(self.weight_ih, self.weight_hh, precision=self.precision)
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         y: Tensor
-        y, state.h, state.c = ops.lstm(x, state.h, state.c, *weights, packed, self.skip)
+        y, state.h, state.c = ops.lstm(
+            x, state.h, state.c, *weights, packed, self.skip, self.precision
+        )
         return y
 
 

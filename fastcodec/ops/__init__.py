@@ -12,7 +12,7 @@ from fastcodec.ops.rvq_decode import rvq_decode
 from fastcodec.ops.rvq_decode_factorised import rvq_decode_factorised
 from fastcodec.ops.rvq_encode import rvq_encode, rvq_encode_pack
 from fastcodec.ops.rvq_encode_factorised import rvq_encode_factorised, rvq_encode_factorised_pack
-from fastcodec.ops.snake import snake
+from fastcodec.ops.snake import snake, snake_out
 
 connect()
 
@@ -39,5 +39,6 @@ __all__ = [
     "rvq_encode_factorised_pack",
     "rvq_encode_pack",
     "snake",
+    "snake_out",
     "use_backend",
 ]

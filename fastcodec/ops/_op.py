@@ -77,7 +77,11 @@ class Op:
 
 
 def op(
-    *, fake: Callable[..., Any], trainable: bool = False, decided_by: int = 0
+    *,
+    fake: Callable[..., Any],
+    trainable: bool = False,
+    decided_by: int = 0,
+    native_vjp: Callable[..., tuple[Tensor | None, ...] | None] | None = None,
 ) -> Callable[[Callable[..., Any]], Op]:
     """Declare an op from its reference.
 
@@ -85,12 +89,14 @@ def op(
         fake: shapes and strides of the result, for tracing
         trainable: give it an autograd formula: the reference is run again in the backward pass
         decided_by: position of the tensor whose device and dtype choose the backend
+        native_vjp: (inputs, *gradients of the outputs) -> gradients of the inputs without the
+            reference, or None where it cannot
     """
 
     def declare(reference: Callable[..., Any]) -> Op:
         name = declare_schema(reference, fake)
         if trainable:
-            backward, setup_context = _vjp_of(reference)
+            backward, setup_context = _vjp_of(reference, native_vjp)
             torch.library.register_autograd(
                 f"fastcodec::{name}", backward, setup_context=setup_context, lib=LIBRARY
             )
@@ -116,7 +122,21 @@ def declare_schema(
     return name
 
 
-def _vjp_of(reference: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def serves_native(name: str, x: Tensor) -> bool:
+    """Whether a call of the native operator ``fastcodec::<name>`` decided by x is in order."""
+    library = _LIBRARIES.get(x.device.type)
+    return (
+        library is not None
+        and library.why_not is None
+        and name in library.ops
+        and x.dtype is torch.float32
+        and _forced in (None, x.device.type)
+    )
+
+
+def _vjp_of(
+    reference: Callable[..., Any], native: Callable[..., tuple[Tensor | None, ...] | None] | None
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Backward and context functions that differentiate the reference at the saved inputs."""
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -130,6 +150,8 @@ def _vjp_of(reference: Callable[..., Any]) -> tuple[Callable[..., Any], Callable
             next(saved) if is_tensor else c
             for is_tensor, c in zip(ctx.is_tensor, ctx.constants, strict=True)
         ]
+        if native is not None and (gradients := native(args, *grads)) is not None:
+            return gradients
         wanted = [i for i, needs in enumerate(ctx.needs_input_grad) if needs]
         with torch.enable_grad():
             for i in wanted:

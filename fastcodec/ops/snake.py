@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from fastcodec.ops._op import op
+from fastcodec.ops._op import declare_schema, op, serves_native
 from fastcodec.ops.conv1d import ACTIVATIONS, activate
 
 
-@op(fake=lambda x, alpha, beta=None: torch.empty_like(x), trainable=True)
+def _native_vjp(args: list[Any], grad: Tensor) -> tuple[Tensor | None, ...] | None:
+    x, alpha, beta = args
+    if not serves_native("snake_backward", x):
+        return None
+    dx, d_alpha, d_beta = torch.ops.fastcodec.snake_backward(*_alike(grad, x), alpha, beta)
+    return (dx, d_alpha + d_beta, None) if beta is None else (dx, d_alpha, d_beta)
+
+
+def _alike(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Both dense and of one layout, that of x where it has one."""
+    if x.transpose(1, 2).is_contiguous():
+        return grad.transpose(1, 2).contiguous().transpose(1, 2), x
+    return grad.contiguous(), x.contiguous()
+
+
+@op(fake=lambda x, alpha, beta=None: torch.empty_like(x), trainable=True, native_vjp=_native_vjp)
 def snake(x: Tensor, alpha: Tensor, beta: Tensor | None = None) -> Tensor:
     """x + sin^2(alpha x) / (beta + 1e-9), in the layout of x.
 
@@ -19,6 +36,44 @@ def snake(x: Tensor, alpha: Tensor, beta: Tensor | None = None) -> Tensor:
         beta: [C] float; alpha where None. Both as used, no exponential is taken.
     """
     return activate(x, ACTIVATIONS["snake"], alpha, beta, 0.0)
+
+
+def snake_backward(
+    grad: Tensor, x: Tensor, alpha: Tensor, beta: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, alpha and beta, the latter two as if they were not the same where None."""
+    dx, d_alpha, d_beta = torch.ops.fastcodec.snake_backward(*_alike(grad, x), alpha, beta)
+    return dx, d_alpha, d_beta
+
+
+def snake_out(x: Tensor, alpha: Tensor, beta: Tensor | None, out: Tensor) -> None:
+    """``snake`` into memory that is there: fresh pages cost more than the arithmetic.
+
+    Args:
+        out: x itself, or a tensor of its own of the same shape and dense in the layout of x
+
+    Raises:
+        ValueError: where a gradient is wanted, which it cannot give
+    """
+    if torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in (x, alpha, beta, out)
+    ):
+        raise ValueError("snake_out: expected no tensor that requires grad; use snake")
+    if serves_native("snake_out", x):
+        torch.ops.fastcodec.snake_out(x, alpha, beta, out)
+    else:
+        out.copy_(snake(x, alpha, beta))
+
+
+declare_schema(
+    snake_backward,
+    lambda grad, x, alpha, beta=None: (
+        torch.empty_like(x),
+        torch.empty_like(alpha),
+        torch.empty_like(alpha),
+    ),
+)
+declare_schema(snake_out, lambda x, alpha, beta, out: None, mutates=("out",))
 
 
 def _examples() -> list[tuple[object, ...]]:
