@@ -59,8 +59,6 @@ def activate(
 
 
 class _Rounded(torch.autograd.Function):
-    """To bfloat16 and back, differentiated as if it did nothing."""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         return x.to(torch.bfloat16).to(x.dtype)
@@ -68,6 +66,12 @@ class _Rounded(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         return grads[0]
+
+
+def rounded(x: Tensor) -> Tensor:
+    """x as bfloat16 has it, ties to even, in its own type; gradients pass as if it were x."""
+    y: Tensor = _Rounded.apply(x)
+    return y
 
 
 def operands(
@@ -86,7 +90,7 @@ def operands(
         raise ValueError(f"conv1d: precision must be a value of {PRECISIONS}, got {precision}")
     if precision != PRECISIONS["medium"] or channels[0] % 2 or channels[1] <= 2:
         return x, weight
-    return _Rounded.apply(x), _Rounded.apply(weight)
+    return rounded(x), rounded(weight)
 
 
 def _fake(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from fastcodec.ops._op import declare_schema, op, packed_vector, time_major
+from fastcodec.ops.conv1d import PRECISIONS, rounded
 
 
 def _fake(
@@ -47,13 +46,13 @@ def lstm(
         bias_ih, bias_hh: [L, 4 H] float
         packed: what ``lstm_pack(weight_ih, weight_hh, precision)`` gave
         skip: return y + x instead of y
-        precision: 0 highest, 1 high, 2 medium. The first two are float32. Medium rounds what is
-            multiplied (weights, x, and h of the frame before) to bfloat16, ties to even; sums and
-            the state stay float32. Subnormal numbers may count as zero.
+        precision: a value of ``PRECISIONS``. Medium rounds what is multiplied (weights, x, and h of
+            the frame before) to bfloat16, ties to even; sums and the state stay float32. Subnormal
+            numbers may count as zero.
     """
-    if precision not in (0, 1, 2):
-        raise ValueError(f"lstm: precision must be 0, 1 or 2, got {precision}")
-    if precision == 2:
+    if precision not in PRECISIONS.values():
+        raise ValueError(f"lstm: precision must be a value of {PRECISIONS}, got {precision}")
+    if precision == PRECISIONS["medium"]:
         return _rounded_lstm(x, h, c, weight_ih, weight_hh, bias_ih + bias_hh, skip)
     weights = [
         w[layer]
@@ -65,33 +64,16 @@ def lstm(
     return (y + frames if skip else y).permute(1, 2, 0), h, c
 
 
-class _Rounded(torch.autograd.Function):
-    """To bfloat16 and back, differentiated as if it did nothing."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.to(torch.bfloat16).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return grads[0]
-
-
-def _rounded(x: Tensor) -> Tensor:
-    y: Tensor = _Rounded.apply(x)
-    return y
-
-
 def _rounded_lstm(
     x: Tensor, h: Tensor, c: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, skip: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``lstm`` of medium precision, frame by frame."""
     frames, states = x.permute(2, 0, 1), []
     for layer in range(len(weight_ih)):
-        w_ih, w_hh = _rounded(weight_ih[layer]), _rounded(weight_hh[layer])
+        w_ih, w_hh = rounded(weight_ih[layer]), rounded(weight_hh[layer])
         h_now, c_now, steps = h[layer], c[layer], []
-        for gates in (_rounded(frames) @ w_ih.T + bias[layer]).unbind(0):
-            i, f, g, o = (gates + _rounded(h_now) @ w_hh.T).chunk(4, dim=1)
+        for gates in (rounded(frames) @ w_ih.T + bias[layer]).unbind(0):
+            i, f, g, o = (gates + rounded(h_now) @ w_hh.T).chunk(4, dim=1)
             c_now = torch.sigmoid(f) * c_now + torch.sigmoid(i) * torch.tanh(g)
             h_now = torch.sigmoid(o) * torch.tanh(c_now)
             steps.append(h_now)
