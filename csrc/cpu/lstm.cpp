@@ -23,18 +23,9 @@ constexpr int kGates = 4;
 constexpr int kBatchRows = kRows / 2;  // 4 vectors a row instead of 2
 constexpr int kPanel = 2;              // vectors
 
-// What a word adds to a sum.
-struct FloatWord {
-  FC_INLINE V add(V x, V weight, V sum) { return fma(x, weight, sum); }
-};
-
+// What a word adds to a sum: Floats, or a pair.
 #if defined(__AVX512BF16__)
-struct PairWord {
-  FC_INLINE V add(V x, V weight, V sum) {
-    return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_castps_si512(x),
-                            (__m512bh)_mm512_castps_si512(weight));
-  }
-};
+using PairWord = Pairs;
 #else
 #if defined(__AVX512F__)
 FC_INLINE V high_half(V x) {
@@ -77,29 +68,6 @@ int64_t words_of(int64_t hidden, bool medium) { return medium ? (hidden + 1) / 2
 int64_t blocks_of(int64_t hidden) { return (hidden + kLanes - 1) / kLanes; }
 int64_t weights_size(const Lstm& p) {
   return blocks_of(p.hidden) * words_of(p.hidden, p.medium) * kGates * kLanes;
-}
-
-uint16_t to_bfloat16(float x) {  // to the nearest, ties to even
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  return static_cast<uint16_t>((bits & 0x7fffffff) > 0x7f800000 ? bits >> 16 | 0x40 : rounded);
-}
-
-// sums[m][v] += the words of row m of x times those of b.
-template <typename Word, int M, int NV>
-FC_INLINE void add_words(V (&sums)[M][NV], const float* x, int64_t words, const float* b) {
-  for (int64_t i = 0; i < words; ++i) {
-    V bv[NV];
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) bv[v] = load(b + (i * NV + v) * kLanes);
-#pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) {
-      const V xm = set(x[m * words + i]);
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) sums[m][v] = Word::add(xm, bv[v], sums[m][v]);
-    }
-  }
 }
 
 template <int M, int NV>
@@ -150,8 +118,8 @@ void step_rows(const Lstm& p, int64_t step, int64_t block, int64_t row) {
   V sums[M][kGates];
   load_sums(sums, p.gates + (row * p.frames + step) * gates_row + block * kGates * kLanes,
             p.frames * gates_row);
-  add_words<Word>(sums, p.operand[step % 2] + row * words, words,
-                  p.weight + weights_size(p) + block * words * kGates * kLanes);
+  accumulate<M, kGates, Word>(sums, p.operand[step % 2] + row * words, words, 1, words, 0,
+                              p.weight + weights_size(p) + block * words * kGates * kLanes);
   cells(p, step, block, row, sums);
 }
 
@@ -172,9 +140,11 @@ void input_panel(const Lstm& p, int64_t row_begin, int64_t row_end, int64_t pane
   const int64_t words = words_of(p.hidden, p.medium), gates_row = p.blocks * kGates * kLanes;
   for (int64_t row = row_begin; row < row_end; row += kRows) {
     with_rows(row_end - row, [&](auto rows) {
-      V sums[decltype(rows)::value][kPanel];
+      constexpr int M = decltype(rows)::value;
+      V sums[M][kPanel];
       load_sums(sums, p.bias + panel * kPanel * kLanes, 0);
-      add_words<Word>(sums, p.x + row * words, words, p.weight + panel * words * kPanel * kLanes);
+      accumulate<M, kPanel, Word>(sums, p.x + row * words, words, 1, words, 0,
+                                  p.weight + panel * words * kPanel * kLanes);
       store_sums(sums, p.gates + row * gates_row + panel * kPanel * kLanes, gates_row);
     });
   }
@@ -233,7 +203,7 @@ void lstm_round(const float* x, int64_t rows, int64_t hidden, bool medium, float
     uint16_t halves[2 * kLanes];
     for (int64_t i = 0; i < hidden; i += 2 * kLanes) {
       const int64_t n = std::min<int64_t>(2 * kLanes, hidden - i);
-      for (int64_t j = 0; j < n; ++j) halves[j] = to_bfloat16(x[i + j]);
+      for (int64_t j = 0; j < n; ++j) halves[j] = to_bfloat16(as_bits(x[i + j])) >> 16;
       if (n % 2 == 1) halves[n] = 0;
       std::memcpy(words + i / 2, halves, (n + 1) / 2 * sizeof(float));
     }
@@ -244,13 +214,13 @@ void lstm_inputs(const Lstm& p, int64_t row_begin, int64_t row_end, int64_t pane
                  int64_t panel_end) {
   const NoSubnormals scope(p.medium);
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
-    (p.medium ? input_panel<PairWord> : input_panel<FloatWord>)(p, row_begin, row_end, panel);
+    (p.medium ? input_panel<PairWord> : input_panel<Floats>)(p, row_begin, row_end, panel);
   }
 }
 
 void lstm_step(const Lstm& p, int64_t step, int64_t block) {
   const NoSubnormals scope(p.medium);
-  (p.medium ? step_block<PairWord> : step_block<FloatWord>)(p, step, block);
+  (p.medium ? step_block<PairWord> : step_block<Floats>)(p, step, block);
 }
 
 }  // namespace FASTCODEC_ISA_NS

@@ -29,7 +29,7 @@ class Lstm(StreamingModule):
         skip: add x
     """
 
-    precision = 0  # of its products, as in ``ops.lstm``; may be changed at any time
+    precision = ops.PRECISIONS["highest"]  # of its products; may be changed at any time
 
     def __init__(self, channels: int, layers: int, skip: bool = True) -> None:
         super().__init__()
@@ -79,6 +79,7 @@ class BiLstm(StreamingModule):
     """
 
     not_streamable_because = "its bidirectional LSTM begins at the end of the signal, too"
+    precision = ops.PRECISIONS["highest"]  # of its products; may be changed at any time
     _FRAMES = 64  # whose gates are computed ahead, so that memory does not grow with the signal
 
     def __init__(self, channels: int, layers: int) -> None:
@@ -117,9 +118,10 @@ class BiLstm(StreamingModule):
     def _layer(self, x: Tensor, layer: int) -> Tensor:
         """[B, T, 2 H] of x [B, T, H or 2 H]."""
         weight_ih, weight_hh = self._weight("ih", layer), self._weight("hh", layer)
+        precision = self.precision
         packed = [
-            self._packed[2 * layer].get(weight_ih),
-            self._packed[2 * layer + 1].get(weight_hh),
+            self._packed[2 * layer].get(weight_ih, precision=precision),
+            self._packed[2 * layer + 1].get(weight_hh, precision=precision),
         ]
         bias = getattr(self, f"bias_ih_l{layer}") + getattr(self, f"bias_hh_l{layer}")
         both = torch.cat([x, x.flip(1)], dim=2).transpose(1, 2)
@@ -127,10 +129,11 @@ class BiLstm(StreamingModule):
         steps = []
         for begin in range(0, x.shape[1], self._FRAMES):
             inputs = both[..., begin : begin + self._FRAMES]
-            gates = _product(inputs, weight_ih, bias.flatten(), None, packed[0])
+            gates = _product(inputs, weight_ih, bias.flatten(), None, packed[0], precision)
             for step in gates.unbind(2):
                 rows = h.flatten(1).T[None]
-                h, c = _cell(_product(rows, weight_hh, None, step.T[None], packed[1]), c)
+                both_gates = _product(rows, weight_hh, None, step.T[None], packed[1], precision)
+                h, c = _cell(both_gates, c)
                 steps.append(h)
         y = torch.stack(steps, dim=1)
         return torch.cat([y[:, :, 0], y[:, :, 1].flip(1)], dim=2)
@@ -142,10 +145,15 @@ class BiLstm(StreamingModule):
 
 
 def _product(
-    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, packed: Tensor | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    packed: Tensor | None,
+    precision: int,
 ) -> Tensor:
     """weight x + bias + residual, of both directions."""
-    return ops.conv1d(x, weight, bias, residual, None, None, packed, 1, 1, 2)
+    return ops.conv1d(x, weight, bias, residual, None, None, packed, 1, 1, 2, 0, 0.0, precision)
 
 
 def _cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
