@@ -15,27 +15,9 @@ from fastcodec import use_backend
 from fastcodec.ops import lstm, lstm_pack
 
 from ..backends import needs_native, threads
+from ._lstm_arguments import MEDIUM, SHAPES, arguments, medium
 
 pytestmark = [needs_native, pytest.mark.usefixtures("one_thread")]
-
-MEDIUM = 2
-SHAPES = [(1, 1, 1, 1), (2, 1, 17, 3), (3, 2, 8, 1), (1, 3, 33, 20), (9, 2, 16, 5), (1, 2, 64, 40)]
-
-
-def arguments(batch: int, layers: int, width: int, frames: int, scale: float = 1.0) -> list[Tensor]:
-    g = torch.Generator().manual_seed(width)
-
-    def r(*shape: int) -> Tensor:
-        return scale * torch.randn(*shape, generator=g)
-
-    state = [r(layers, batch, width), r(layers, batch, width)]
-    weights = [width**-0.5 * r(layers, 4 * width, width) for _ in range(2)]
-    return [r(batch, width, frames), *state, *weights, r(layers, 4 * width), r(layers, 4 * width)]
-
-
-def medium(args: list[Tensor], skip: bool = True) -> tuple[Tensor, ...]:
-    results: tuple[Tensor, ...] = lstm(*args, None, skip, MEDIUM)
-    return results
 
 
 def assert_same(got: tuple[Tensor, ...], want: tuple[Tensor, ...]) -> None:
@@ -120,8 +102,8 @@ def test_a_precision_that_is_none() -> None:
 
 HASHES = """
 import hashlib, sys, torch
-sys.path.append(sys.argv[1])
-from tests.ops.test_lstm import SHAPES, arguments, medium
+sys.path.insert(0, sys.argv[1])
+from _lstm_arguments import SHAPES, arguments, medium
 torch.set_num_threads(1)
 digest = hashlib.sha256()
 for shape in SHAPES:
@@ -138,7 +120,7 @@ def test_instruction_sets_agree_bit_for_bit() -> None:
     results = {}
     for isa in ("avx2", "avx512", "avx512_bf16"):
         run = subprocess.run(
-            [sys.executable, "-c", HASHES, str(Path(__file__).parents[2])],
+            [sys.executable, "-c", HASHES, str(Path(__file__).parent)],
             env=os.environ | {"FASTCODEC_ISA": isa, "FASTCODEC_BACKEND": ""},
             capture_output=True,
             text=True,
