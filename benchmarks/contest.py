@@ -234,7 +234,7 @@ def _try(
     renew: Callable[[], None] | None = None,
     ready: bool = True,
 ) -> None:
-    """Fill in an entry: its gate, and its time where it passes; ``ready``: the first call counts."""
+    """Fill in an entry: its gate, and its time where it passes; ``ready``: a call is a time."""
     try:
         call: Run = lambda: run(*contest.inputs)  # noqa: E731
         if renew:
