@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 from .backends import threads
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("FASTCODEC_SHARED", ROOT.parent / "shared"))
+
+# Without a GPU, Triton's kernels run in Python; it decides when they are imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # Without a deadline: the machine may be busy. The same examples in every run: what fails on a
 # server fails at the desk.

@@ -1,14 +1,16 @@
 """The one dispatch rule: an op is its reference, a torch schema, and the backends that serve it.
 
 ``@op(...)`` declares the torch operator ``fastcodec::<name>`` with the schema of the reference's
-signature. A call takes the first backend of ``BACKENDS`` that is there and accepts the arguments,
-else the reference; with a backend forced by name it takes that one or raises ``BackendError``.
+signature. A call takes the first backend that is there and accepts the arguments, in the order of
+``BACKENDS``, else the reference; with a backend forced by name it takes that one or raises
+``BackendError``.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from inspect import signature
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +20,7 @@ from torch.library import infer_schema
 
 from fastcodec import _native
 from fastcodec.errors import BackendError
+from fastcodec.ops import _triton
 
 BACKENDS = ("cpu", "cuda", "triton", "reference")
 LIBRARY = torch.library.Library("fastcodec", "DEF")
@@ -36,12 +39,19 @@ class Op:
         self.reference = reference
         self.__doc__ = reference.__doc__
         self.examples: Callable[[], Sequence[tuple[Any, ...]]] = tuple
+        # The Triton kernel with the op's autograd formula; None where codes come out.
+        self.trained: type[torch.autograd.Function] | None = None
+        # What the CUDA kernel cannot do: arguments -> the reason, or None.
+        self.cuda_why_not: Callable[..., str | None] | None = None
         self._decided_by = decided_by
+        self._defaults = [p.default for p in signature(reference).parameters.values()]
         self._native = getattr(torch.ops.fastcodec, self.name).default
 
     def __call__(self, *args: Any) -> Any:
         if _forced is None:
             x = args[self._decided_by]
+            if x.device.type == "cuda":
+                return self._on_gpu(x, args)
             library = _LIBRARIES.get(x.device.type)
             serves = library is not None and library.why_not is None and self.name in library.ops
             return (
@@ -53,12 +63,30 @@ class Op:
             return self.reference(*args)
         if (reason := self.why_not(_forced, args)) is not None:
             raise BackendError(f"{self.name}: backend '{_forced}' was asked for, but {reason}")
-        return self._native(*args)
+        return self._by_triton(args) if _forced == "triton" else self._native(*args)
+
+    def _on_gpu(self, x: Tensor, args: tuple[Any, ...]) -> Any:
+        if self.why_not("cuda", args) is None:
+            return self._native(*args)
+        if _triton.why_not(self.name, args, x) is None:
+            return self._by_triton(args)
+        return self.reference(*args)
+
+    def _by_triton(self, args: tuple[Any, ...]) -> Any:
+        if self.trained is not None and torch.is_grad_enabled():
+            if any(isinstance(a, Tensor) and a.requires_grad for a in args):
+                return self.trained.apply(*args, *self._defaults[len(args) :])
+        return _triton.kernel(self.name)(*args)
 
     def why_not(self, backend: str, args: Sequence[Any] | None = None) -> str | None:
         """Why ``backend`` cannot serve this op (with these arguments), or None where it can."""
         if backend == "reference":
             return None
+        if backend == "triton":
+            absent = _triton.why_absent(self.name)
+            if absent is not None or args is None:
+                return absent
+            return _triton.why_not(self.name, args, args[self._decided_by])
         library = _LIBRARIES.get(backend)
         if library is not None and library.why_not is not None:
             return library.why_not
@@ -69,6 +97,8 @@ class Op:
         x = args[self._decided_by]
         if x.device.type != backend or x.dtype is not torch.float32:
             return f"it takes float32 tensors on {backend}, got {x.dtype} on {x.device}"
+        if backend == "cuda" and self.cuda_why_not is not None:
+            return self.cuda_why_not(*args)
         return None
 
     def report(self) -> list[tuple[str, str | None]]:
@@ -95,12 +125,13 @@ def op(
 
     def declare(reference: Callable[..., Any]) -> Op:
         name = declare_schema(reference, fake)
+        _ops[name] = Op(reference, decided_by)
         if trainable:
             backward, setup_context = _vjp_of(reference, native_vjp)
+            _ops[name].trained = _trained(name, setup_context, backward)
             torch.library.register_autograd(
                 f"fastcodec::{name}", backward, setup_context=setup_context, lib=LIBRARY
             )
-        _ops[name] = Op(reference, decided_by)
         return _ops[name]
 
     return declare
@@ -163,6 +194,27 @@ def _vjp_of(
         return tuple(by_input.get(i) for i in range(len(args)))
 
     return backward, setup_context
+
+
+def _trained(
+    name: str, setup: Callable[..., None], vjp: Callable[..., tuple[Tensor | None, ...]]
+) -> type[torch.autograd.Function]:
+    """The Triton kernel with a backward."""
+
+    class Trained(torch.autograd.Function):
+        @staticmethod
+        def forward(*args: Any) -> Any:
+            return _triton.kernel(name)(*args)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            setup(ctx, inputs, output)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+            return vjp(ctx, *grads)
+
+    return Trained
 
 
 def time_major(x: Tensor, batch: int, channels: int, frames: int) -> Tensor:

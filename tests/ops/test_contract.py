@@ -51,10 +51,60 @@ CASES = EXAMPLES + cases("odd", lambda op: ODD[op.name]())
 LARGE = cases("large", lambda op: large(op.name))
 # Its statistics are over the whole signal: it cannot be cut in time.
 CUT_IN_TIME = [case for case in CASES + LARGE if case.values[0].name != "group_norm"]
-RUNNING = [backend for backend in BACKENDS if OPS["conv1d"].why_not(backend) is None]
+# Triton's kernels run on the GPU, or interpreted on the CPU (tests/conftest.py).
+GPU = torch.cuda.is_available()
 UNTRAINABLE = ("rvq_encode", "rvq_encode_factorised")  # codes have no gradient
 # Largest difference from the reference in float64, relative to the largest value.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-6, torch.bfloat16: 0.05}
+
+
+def served(given: list[Any]) -> list[Any]:
+    """(op, arguments, backend) for each backend that has the op."""
+    return [
+        pytest.param(
+            *case.values,
+            backend,
+            id=f"{case.id}-{backend}",
+            marks=[pytest.mark.gpu] if on_gpu(backend) else [],
+        )
+        for case in given
+        for backend in BACKENDS
+        if case.values[0].why_not(backend) is None
+    ]
+
+
+def kernels(given: list[Any]) -> list[Any]:
+    """Those without the reference, whose bits depend on shapes; interpreted ones where small."""
+    slow = {id(case.values[1]) for case in LARGE} if not GPU else set()
+    return [
+        case
+        for case in served(given)
+        if case.values[2] != "reference"
+        and not (case.values[2] == "triton" and id(case.values[1]) in slow)
+    ]
+
+
+def backends(*names: str) -> list[tuple[str, str]]:
+    """(name of the op, backend) for each backend that has it."""
+    return [(name, b) for name in names for b in BACKENDS if OPS[name].why_not(b) is None]
+
+
+def on_gpu(backend: str) -> bool:
+    return GPU and backend in ("cuda", "triton")
+
+
+def placed(args: Args, backend: str) -> Args:
+    """The arguments where a backend takes them."""
+    if not on_gpu(backend):
+        return args
+    return tuple(a.cuda() if isinstance(a, Tensor) else a for a in args)
+
+
+def run(op: Op, args: Args, backend: str) -> Any:
+    """By a backend; on the CPU again."""
+    with use_backend(backend):
+        got = op(*placed(args, backend))
+    return tuple(y.cpu() for y in got) if isinstance(got, tuple) else got.cpu()
 
 
 def test_the_native_kernels_run() -> None:
@@ -125,11 +175,9 @@ def assert_nearest_in_angle(codes: Tensor, args: Args, tolerance: float) -> None
         residual = residual - codebooks[k][chosen] @ back[k].T - back_bias[k]
 
 
-@pytest.mark.parametrize("backend", RUNNING)
-@pytest.mark.parametrize("op, args", CASES)
+@pytest.mark.parametrize("op, args, backend", served(CASES))
 def test_float32_against_the_reference_in_float64(op: Op, args: Args, backend: str) -> None:
-    with use_backend(backend):
-        assert_close(op, op(*args), args, torch.float32)
+    assert_close(op, run(op, args, backend), args, torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -139,16 +187,14 @@ def test_the_reference_takes_other_dtypes(op: Op, args: Args, dtype: torch.dtype
     assert_close(op, op(*rounded), rounded, dtype)
 
 
-@pytest.mark.parametrize("backend", RUNNING)
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("op, args", CASES)
+@pytest.mark.parametrize("op, args, backend", served(CASES))
 def test_memory_layouts(op: Op, args: Args, layout: str, backend: str) -> None:
     laid_out = in_layout(op.name, args, layout)
-    with use_backend(backend):
-        got = op(*laid_out)
-        assert_close(op, got, args, torch.float32)
-        if backend == "cpu":
-            assert_same(got, op(*args))
+    got = run(op, laid_out, backend)
+    assert_close(op, got, args, torch.float32)
+    if backend != "reference":
+        assert_same(got, run(op, args, backend))
     assert all(torch.equal(a, b) for a, b in zip(laid_out, args, strict=True) if is_tensor(a))
 
 
@@ -272,17 +318,17 @@ def test_any_number_of_threads(op: Op, args: Args) -> None:
             assert_same(op(*args), alone)
 
 
-@needs_native
-@pytest.mark.parametrize("op, args", CASES + LARGE)
-def test_any_place_in_a_batch(op: Op, args: Args) -> None:
-    whole = tensors(op(*args))
+@pytest.mark.parametrize("op, args, backend", kernels(CASES + LARGE))
+def test_any_place_in_a_batch(op: Op, args: Args, backend: str) -> None:
+    whole = tensors(run(op, args, backend))
     axes = [0, 1, 1] if op.name == "lstm" else [0]
     for row in range(args[0].shape[0]):
-        alone = tensors(op(*rows(op, args, [row])))
+        alone = tensors(run(op, rows(op, args, [row]), backend))
         for part, all_rows, axis in zip(alone, whole, axes, strict=True):
             assert torch.equal(part, all_rows.narrow(axis, row, 1))
     order = [*range(args[0].shape[0])][::-1] * 2
-    for part, all_rows, axis in zip(tensors(op(*rows(op, args, order))), whole, axes, strict=True):
+    shuffled = tensors(run(op, rows(op, args, order), backend))
+    for part, all_rows, axis in zip(shuffled, whole, axes, strict=True):
         assert torch.equal(part, all_rows.index_select(axis, torch.tensor(order)))
 
 
@@ -320,28 +366,28 @@ def tile(op: Op, args: Args, begin: int, end: int) -> Args:
     return (x[..., begin:end], *rest)
 
 
-@needs_native
-@pytest.mark.parametrize("op, args", CUT_IN_TIME)
-def test_any_tiling_of_time(op: Op, args: Args) -> None:
-    whole = tensors(op(*args))
+@pytest.mark.parametrize("op, args, backend", kernels(CUT_IN_TIME))
+def test_any_tiling_of_time(op: Op, args: Args, backend: str) -> None:
+    whole = tensors(run(op, args, backend))
     rate = args[6] if op.name == "conv_transpose1d" else 1
     for edges in cuts(whole[0].shape[2] // rate):
         states, parts = args[1:3], []
         for begin, end in zip(edges, edges[1:], strict=False):
             piece = tile(op, args, begin, end)
             if op.name == "lstm":
-                y, *states = op(piece[0], *states, *piece[3:])
+                y, *states = run(op, (piece[0], *states, *piece[3:]), backend)
             else:
-                y = op(*piece)
+                y = run(op, piece, backend)
             parts.append(y)
         assert torch.equal(torch.cat(parts, dim=2), whole[0])
         if op.name == "lstm":
             assert_same(tuple(states), whole[1:])
 
 
-@pytest.mark.parametrize("backend", RUNNING)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("op, args", [c for c in CASES if c.values[0].name[:3] != "rvq"])
+@pytest.mark.parametrize(
+    "op, args, backend", served([c for c in CASES if c.values[0].name[:3] != "rvq"])
+)
 def test_what_is_not_finite_stays_visible(op: Op, args: Args, value: float, backend: str) -> None:
     """A NaN or infinity in the input spoils the same outputs as in the reference, and no others.
 
@@ -350,8 +396,7 @@ def test_what_is_not_finite_stays_visible(op: Op, args: Args, value: float, back
     """
     broken = args[0].clone()
     broken[-1, -1, broken.shape[2] // 2] = value
-    with use_backend(backend):
-        got = tensors(op(broken, *args[1:]))
+    got = tensors(run(op, (broken, *args[1:]), backend))
     want = tensors(op.reference(*to_dtype((broken, *args[1:]), torch.float64)))
     filled_up = op.name == "conv_transpose1d" and args[1].shape[2] % args[6] > 0
     for mine, exact in zip(got, want, strict=True):
@@ -362,16 +407,14 @@ def test_what_is_not_finite_stays_visible(op: Op, args: Args, value: float, back
         assert torch.equal(torch.isnan(mine), torch.isnan(exact))
 
 
-@pytest.mark.parametrize("backend", RUNNING)
-@pytest.mark.parametrize("name", ["conv1d", "conv_transpose1d"])
+@pytest.mark.parametrize("name, backend", backends("conv1d", "conv_transpose1d"))
 def test_subnormal_numbers_of_medium_convolutions_are_kept_or_zero(name: str, backend: str) -> None:
     """Nothing else comes of them, and nothing of theirs reaches other outputs."""
     x = torch.full((1, 64, 20), 2.0**-130)
     weight, bias = torch.full((64, 64, 4), 0.5), torch.zeros(64)
     bias[::2] = 1.0
     rest = (None,) * 4 + (2, 1) if name == "conv1d" else (None,) * 3 + (2,)
-    with use_backend(backend):
-        y = OPS[name](x, weight, bias, *rest, 1, 0, 0.0, 2)
+    y = run(OPS[name], (x, weight, bias, *rest, 1, 0, 0.0, 2), backend)
     assert torch.equal(y[:, ::2], torch.ones_like(y[:, ::2]))
     assert ((y[:, 1::2] == 0) | (y[:, 1::2] == 2.0**-130 * 32 * taps(name))).all()
 
@@ -380,25 +423,23 @@ def taps(name: str) -> int:
     return 4 if name == "conv1d" else 2
 
 
-@pytest.mark.parametrize("backend", RUNNING)
+@pytest.mark.parametrize("name, backend", backends("rvq_encode"))
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_codes_of_what_is_not_finite_are_still_codes(value: float, backend: str) -> None:
-    x, codebooks, _ = OPS["rvq_encode"].examples()[0]
+def test_codes_of_what_is_not_finite_are_still_codes(value: float, name: str, backend: str) -> None:
+    x, codebooks, _ = OPS[name].examples()[0]
     broken = x.clone()
     broken[0, 3, 4] = value
-    with use_backend(backend):
-        got, clean = OPS["rvq_encode"](broken, codebooks), OPS["rvq_encode"](x, codebooks)
+    got, clean = (run(OPS[name], (v, codebooks), backend) for v in (broken, x))
     assert 0 <= got.min() and got.max() < codebooks.shape[1]
     got[0, :, 4] = clean[0, :, 4]
     assert torch.equal(got, clean)
 
 
-@pytest.mark.parametrize("backend", RUNNING)
-def test_equal_distances_give_the_lowest_code(backend: str) -> None:
+@pytest.mark.parametrize("name, backend", backends("rvq_encode"))
+def test_equal_distances_give_the_lowest_code(name: str, backend: str) -> None:
     words = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
     books = torch.cat([words, words, words])[None]
-    with use_backend(backend):
-        codes = OPS["rvq_encode"](words.T[None].contiguous(), books)
+    codes = run(OPS[name], (words.T[None].contiguous(), books), backend)
     assert torch.equal(codes[0, 0], torch.arange(40))
 
 
@@ -416,7 +457,7 @@ def test_codes_out_of_range_are_refused(code: int) -> None:
 def test_a_forced_backend_never_falls_back(op: Op) -> None:
     args = op.examples()[0]
     exact = to_dtype(args, torch.float64)
-    for backend, refused in (("cuda", args), ("triton", args), ("cpu", exact)):
+    for backend, refused in (("cuda", args), ("triton", exact), ("cpu", exact)):
         reason = op.why_not(backend, refused)
         assert reason
         message = f"{op.name}: backend '{backend}' was asked for, but {reason}"
