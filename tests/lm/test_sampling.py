@@ -117,7 +117,9 @@ def test_probabilities_of_a_rule(family: str, vectors: Vectors) -> None:
         if f"{name}/argmax" in vectors.arrays:
             assert_most_probable(weights, vectors[f"{name}/argmax"])
         if f"{name}/logprob" in vectors.arrays:
-            assert vectors[f"{name}/logprob"].shape == (10,)
+            tokens = vectors[f"{name}/argmax"].long()[:, None]
+            scores = probabilities(weights).log().gather(-1, tokens)[:, 0]
+            torch.testing.assert_close(scores, vectors[f"{name}/logprob"], rtol=0, atol=1e-6)
         if f"{name}/noise" in vectors.arrays:
             token = sampler(family, setting).sample(logits, vectors[f"{name}/noise"])
             assert torch.equal(token, vectors[f"{name}/token"].long()), name
