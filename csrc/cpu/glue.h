@@ -28,6 +28,8 @@ constexpr int64_t kTileFloats = 48 * 1024;  // input of a tile: a fifth of a 1 M
 constexpr int64_t kRoundedFloats = 4096;    // half of a 32 kB L1
 constexpr int64_t kStagedFrames = 4;        // at least: a call has its cost
 constexpr int64_t kApart = 16;              // floats between frames: a cache line
+constexpr int64_t kRows = 12;               // frames of a register tile
+constexpr int64_t kEnoughFrames = 24;       // for a thread to read all the weights for
 
 inline const Kernels& table() {
   const Kernels* t = fastcodec::kernels();

@@ -32,35 +32,37 @@ static Conv staged(Conv p, const Signal& s, const Prologue& prologue, int64_t ba
   return p;
 }
 
-// Runs p over all of s: tiles of frames where there are enough of them, else panels of columns.
+// Runs p over all of s. Threads take equally many register tiles of frames, a piece that fits an L2
+// cache at a time; or, where there are few frames to read the weights for, panels of columns.
 void run_conv(Conv p, const Signal& s, const Prologue& prologue) {
   const Kernels& k = table();
   const int64_t weights = p.blocks * p.width * p.taps * p.channels / p.groups;
   const int64_t flops = 2 * weights * std::max(s.batch * p.frames, kWeightUses);
-  const int64_t tile =
-      std::clamp<int64_t>(kTileFloats / (p.stride * p.channels), 48, 2048) / 12 * 12;
-  const int64_t tiles = (p.frames + tile - 1) / tile, panels = k.conv_panels(p);
+  const int64_t most = std::clamp<int64_t>(kTileFloats / (p.stride * p.channels), 48, 2048) / kRows;
+  const int64_t tiles = (p.frames + kRows - 1) / kRows, panels = k.conv_panels(p);
   p.x = s.x, p.x_batch = s.batch_stride, p.x_frame = s.frame_stride;
   const bool in_place = prologue.kind == Activation::kNone && s.time_major() && !p.medium &&
                         !aliased(p, s.frame_stride);
-  // f(conv, batch, begin, end) for tiles [first, last) of all
-  const auto each_tile = [&](int64_t first, int64_t last, const auto& f) {
-    for (int64_t i = first; i < last; ++i) {
-      const int64_t begin = i % tiles * tile, end = std::min(begin + tile, p.frames);
-      const int64_t batch = i / tiles;
+  // f(conv, batch, begin, end) for register tiles [first, last) of all
+  const auto each_piece = [&](int64_t first, int64_t last, const auto& f) {
+    for (int64_t i = first, count; i < last; i += count) {
+      const int64_t batch = i / tiles, at = i % tiles;
+      count = std::min({most, last - i, tiles - at});
+      const int64_t begin = at * kRows, end = std::min(begin + count * kRows, p.frames);
       f(in_place ? p : staged(p, s, prologue, batch, begin, end), batch, begin, end);
     }
   };
-  if (s.batch * tiles >= thread_count() || panels == 1) {
+  const int64_t threads = thread_count();
+  if (s.batch >= threads || s.batch * p.frames >= kEnoughFrames * threads || panels == 1) {
     parallel(s.batch * tiles, flops, [&](int64_t first, int64_t last) {
-      each_tile(first, last, [&](const Conv& q, int64_t batch, int64_t begin, int64_t end) {
+      each_piece(first, last, [&](const Conv& q, int64_t batch, int64_t begin, int64_t end) {
         k.conv(q, batch, begin, end, 0, panels);
       });
     });
     return;
   }
-  each_tile(0, s.batch * tiles, [&](const Conv& q, int64_t batch, int64_t begin, int64_t end) {
-    parallel(panels, flops / (s.batch * tiles),
+  each_piece(0, s.batch * tiles, [&](const Conv& q, int64_t batch, int64_t begin, int64_t end) {
+    parallel(panels, flops * (end - begin) / (s.batch * p.frames),
              [&](int64_t first, int64_t last) { k.conv(q, batch, begin, end, first, last); });
   });
 }
