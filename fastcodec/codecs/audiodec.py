@@ -40,7 +40,8 @@ from fastcodec.layers.conv import ELU, NONE, Activation, Conv1d, ConvTranspose1d
 from fastcodec.layers.plan import ChainState
 from fastcodec.layers.pointwise import Pointwise
 from fastcodec.layers.quantize import ResidualQuantizer
-from fastcodec.layers.streaming import Regroup, Residual, Sequential, StreamingModule
+from fastcodec.layers.residual import ResidualUnit
+from fastcodec.layers.streaming import Regroup, Sequential, StreamingModule
 
 FLOWS = ("offline", "zero", "primed")
 DILATIONS = (1, 3, 9)
@@ -204,13 +205,11 @@ def decoder(config: AudioDecConfig) -> Sequential:
     return Sequential(*layers, *([Pointwise("tanh")] if activate else []))
 
 
-def _units(path: str, width: int) -> list[Residual]:
+def _units(path: str, width: int) -> list[ResidualUnit]:
     return [
-        Residual(
-            [
-                _conv(f"{path}.{i}.conv1.conv", width, width, 7, dilation, ELU),
-                _conv(f"{path}.{i}.conv2", width, width, 1, activation=ELU),
-            ]
+        ResidualUnit(
+            _conv(f"{path}.{i}.conv1.conv", width, width, 7, dilation, ELU),
+            _conv(f"{path}.{i}.conv2", width, width, 1, activation=ELU),
         )
         for i, dilation in enumerate(DILATIONS)
     ]

@@ -32,7 +32,8 @@ from fastcodec.io.checkpoints import State
 from fastcodec.layers.conv import NONE, Activation, Conv1d, ConvTranspose1d
 from fastcodec.layers.pointwise import Pointwise
 from fastcodec.layers.quantize import FactorisedLevel, FactorisedQuantizer
-from fastcodec.layers.streaming import PadTo, Residual, Sequential, StreamingModule
+from fastcodec.layers.residual import ResidualUnit
+from fastcodec.layers.streaming import PadTo, Sequential, StreamingModule
 
 Factorised = TypeVar("Factorised", bound=FactorisedQuantizer)
 
@@ -214,8 +215,9 @@ def residual_units(
         lost, unit = 3 * dilation, f"{path}.{i}.block"  # by a conv7 without padding, on each side
         pad = lost * padded
         conv7 = Conv1d(width, width, 7, 1, dilation, groups, left=pad, right=pad, activation=SNAKE)
-        body = [tag(conv7, f"{unit}.1"), _conv(width, width, 1, 0, f"{unit}.3")]
-        units.append(Residual(body, None if padded else Drop(lost)))
+        tag(conv7, f"{unit}.1")
+        conv1 = _conv(width, width, 1, 0, f"{unit}.3")
+        units.append(ResidualUnit(conv7, conv1, None if padded else Drop(lost), lost))
     return units
 
 

@@ -14,6 +14,7 @@ from fastcodec.codecs.keys import tag
 from fastcodec.layers.conv import NONE, Activation, Conv1d, ConvTranspose1d, Padding
 from fastcodec.layers.lstm import BiLstm, Lstm
 from fastcodec.layers.norm import GroupNorm
+from fastcodec.layers.residual import ResidualUnit
 from fastcodec.layers.streaming import Residual, Sequential, StreamingModule
 
 
@@ -140,6 +141,11 @@ class Builder:
             kernel = config.residual_kernel_size
             body = self._conv(f"{path}.block.1", width, hidden, kernel, dilation=dilation)
             body += self._conv(f"{path}.block.3", hidden, width, 1)
+            first, last = body[0], body[-1]
+            if config.true_skip and len(body) == 2:  # without normalisation
+                assert isinstance(first, Conv1d) and isinstance(last, Conv1d)
+                self.layers.append(ResidualUnit(first, last))
+                continue
             skip = None
             if not config.true_skip:
                 skip = Sequential(*self._conv(f"{path}.shortcut", width, width, activation=NONE))

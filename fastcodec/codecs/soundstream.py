@@ -38,7 +38,8 @@ from fastcodec.layers.conv import ELU, NONE, Activation, Conv1d, ConvTranspose1d
 from fastcodec.layers.local_attention import GegluFeedForward, LookBackAttention
 from fastcodec.layers.pointwise import Pointwise
 from fastcodec.layers.quantize import ResidualQuantizer
-from fastcodec.layers.streaming import Residual, Sequential, StreamingModule, Sum
+from fastcodec.layers.residual import ResidualUnit
+from fastcodec.layers.streaming import Sequential, StreamingModule, Sum
 
 CONFIG = SoundstreamConfig
 
@@ -167,7 +168,7 @@ class _Builder:
             tag(conv7, f"{self.path}.{path}.{i}.fn.0.conv")
             tag(conv1, f"{self.path}.{path}.{i}.fn.2.conv")
             if self.config.elu_first:
-                self.layers.append(Residual([conv7, conv1]))
+                self.layers.append(ResidualUnit(conv7, conv1))
             else:
                 body = Sequential(conv7, conv1, Pointwise("elu"))
                 self.layers.append(Sum([body, Sequential()]))

@@ -133,6 +133,11 @@ class Conv1d(_Convolution):
         """As every layer's; ``held``: frames to add to the result, as many as there are of it."""
         if self.pointwise:
             return self._convolve(x, held) if x.shape[2] else self._nothing(x)
+        window = self.window(x, state, final)
+        return self._nothing(x) if window is None else self._convolve(window, held)
+
+    def window(self, x: Tensor, state: ConvState, final: bool = False) -> Tensor | None:
+        """What a push of x has to convolve: padded frames [B, C_in, S], or None."""
         frames = append(state.frames, x)
         if not state.padded and (final or frames.shape[1] >= self.head):
             right = self._right(frames.shape[1] + self.left, 1) if final else 0
@@ -143,14 +148,14 @@ class Conv1d(_Convolution):
         ready = frames.shape[1] - state.start - self.span if state.padded else -1
         if ready < 0:
             state.frames = frames
-            return self._nothing(x)
+            return None
         state.begun, count = True, ready // self.stride + 1
         end = state.start + (count - 1) * self.stride + self.span
-        y = self._convolve(frames[:, state.start : end].transpose(1, 2), held)
+        window = frames[:, state.start : end].transpose(1, 2)
         following = state.start + count * self.stride
         keep = max(0, min(following, frames.shape[1] - self.margin))
         state.frames, state.start = frames[:, keep:], following - keep
-        return y
+        return window
 
     def lower(self, plan: Plan, held: int = 0) -> bool:
         return plan.conv(self, 0 if self.pointwise else self.span + self.stride + self.margin, held)

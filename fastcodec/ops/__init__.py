@@ -8,6 +8,7 @@ from fastcodec.ops.conv_transpose1d import conv_transpose1d, conv_transpose1d_pa
 from fastcodec.ops.group_norm import group_norm
 from fastcodec.ops.lstm import lstm, lstm_pack
 from fastcodec.ops.push_plan import push_plan
+from fastcodec.ops.residual_unit import residual_unit
 from fastcodec.ops.rvq_decode import rvq_decode
 from fastcodec.ops.rvq_decode_factorised import rvq_decode_factorised
 from fastcodec.ops.rvq_encode import rvq_encode, rvq_encode_pack
@@ -32,6 +33,7 @@ __all__ = [
     "lstm_pack",
     "push_plan",
     "registry",
+    "residual_unit",
     "rvq_decode",
     "rvq_decode_factorised",
     "rvq_encode",

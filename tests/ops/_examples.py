@@ -11,7 +11,8 @@ from torch import Tensor
 Args = tuple[Any, ...]
 MEDIUM = 2
 
-PRECISION_AT = {"conv1d": 12, "conv_transpose1d": 10}
+PRECISION_AT = {"conv1d": 12, "conv_transpose1d": 10, "residual_unit": 12}
+NO_CPU_KERNEL = ("residual_unit",)  # two of conv1d's there
 # Position of the arguments that have a batch axis, and which axis that is.
 BATCHED = {
     "activation": {0: 0},
@@ -25,6 +26,7 @@ BATCHED = {
     "rvq_encode_factorised": {0: 0},
     "rvq_decode_factorised": {0: 0},
     "snake": {0: 0},
+    "residual_unit": {0: 0},
 }
 
 
@@ -165,6 +167,30 @@ def _rvq_decode_factorised() -> Iterator[Args]:
         yield (codes, r(k, n, d), r(k, c, d), r(k, c))
 
 
+def _residual_unit() -> Iterator[Args]:
+    """(channels, hidden channels, kernel, dilation, groups, activation, frames out) and batch."""
+    shapes = [
+        (1, 1, 1, 1, 1, 0, 1),
+        (3, 5, 3, 1, 1, 1, 2),
+        (16, 16, 7, 9, 1, 3, 1),
+        (33, 17, 2, 5, 1, 2, 13),
+        (24, 24, 7, 3, 24, 3, 15),
+        (48, 96, 3, 1, 1, 1, 7),
+        (20, 2, 4, 1, 1, 3, 9),
+    ]
+    for i, (c, hidden, k, dilation, groups, activation, frames) in enumerate(shapes):
+        r, batch = _random(i), 1 + i % 3
+        x = r(batch, c, frames + (k - 1) * dilation)
+        weight = r(hidden, c // groups, k) / (c * k // groups) ** 0.5
+        point = r(c, hidden, 1) / hidden**0.5
+        alphas = (r(c).abs() + 0.1, r(hidden).abs() + 0.1) if activation == 3 else (None, None)
+        biases = (r(hidden), r(c)) if i % 3 else (None, None)
+        args = (x, weight, biases[0], alphas[0], point, biases[1], alphas[1])
+        args += (dilation, groups, (k - 1) * dilation // (1 + i % 2), activation, 0.2)
+        yield args
+        yield (*args, MEDIUM)
+
+
 ODD: dict[str, Callable[[], Iterator[Args]]] = {
     "activation": _activation,
     "attention": _attention,
@@ -177,6 +203,7 @@ ODD: dict[str, Callable[[], Iterator[Args]]] = {
     "rvq_encode_factorised": _rvq_encode_factorised,
     "rvq_decode_factorised": _rvq_decode_factorised,
     "snake": _snake,
+    "residual_unit": _residual_unit,
 }
 
 
@@ -213,6 +240,11 @@ def large(name: str) -> list[Args]:
         ],
         "rvq_decode_factorised": [(codes, r(8, 256, 9), r(8, 64, 9), r(8, 64))],
         "snake": [(r(3, 64, 5000), r(64), None), (time_major(r(3, 64, 5000)), r(64), None)],
+        "residual_unit": [
+            (r(2, 96, 1054), r(96, 96, 7) / 26, r(96), r(96), r(96, 96, 1) / 10, r(96), r(96))
+            + (9, 1, 27, 3, 0.0, *precision)
+            for precision in ((), (MEDIUM,))
+        ],
     }
     return made[name]
 

@@ -22,6 +22,7 @@ from ..backends import needs_native, threads
 from ._examples import (
     BATCHED,
     LAYOUTS,
+    NO_CPU_KERNEL,
     ODD,
     PRECISION_AT,
     Args,
@@ -49,6 +50,10 @@ def cases(kind: str, arguments: Callable[[Op], Iterable[Args]]) -> list[Any]:
 EXAMPLES = cases("", lambda op: op.examples())
 CASES = EXAMPLES + cases("odd", lambda op: ODD[op.name]())
 LARGE = cases("large", lambda op: large(op.name))
+# Those with a kernel on the CPU.
+NATIVE = [case for case in CASES if case.values[0].name not in NO_CPU_KERNEL]
+NATIVE_LARGE = [case for case in LARGE if case.values[0].name not in NO_CPU_KERNEL]
+NATIVE_EXAMPLES = [case for case in EXAMPLES if case.values[0].name not in NO_CPU_KERNEL]
 # Its statistics are over the whole signal: it cannot be cut in time.
 CUT_IN_TIME = [case for case in CASES + LARGE if case.values[0].name != "group_norm"]
 # Triton's kernels run on the GPU, or interpreted on the CPU (tests/conftest.py).
@@ -56,6 +61,9 @@ GPU = torch.cuda.is_available()
 UNTRAINABLE = ("rvq_encode", "rvq_encode_factorised")  # codes have no gradient
 # Largest difference from the reference in float64, relative to the largest value.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-6, torch.bfloat16: 0.05}
+# The same where a value between two convolutions may fall to either side of a tie when it is
+# rounded to bfloat16: 2^-8 of that value (tests/ops/test_residual_unit.py has sums without ties).
+TIES = 2**-8
 
 
 def served(given: list[Any]) -> list[Any]:
@@ -123,13 +131,16 @@ def assert_close(op: Op, got: Any, args: Args, dtype: torch.dtype) -> None:
         return assert_nearest(got, args, TOLERANCE[dtype])
     if op.name == "rvq_encode_factorised":
         return assert_nearest_in_angle(got, args, TOLERANCE[dtype])
-    if is_medium(op.name, args):
+    tolerance = TOLERANCE[dtype]
+    if op.name == "residual_unit" and is_medium(op.name, args):
+        tolerance = max(tolerance, TIES)
+    elif is_medium(op.name, args):
         args = activated(op, args)
     want = tensors(op.reference(*to_dtype(args, torch.float64)))
     for mine, exact in zip(tensors(got), want, strict=True):
         assert mine.dtype is dtype and mine.shape == exact.shape
         error = (mine.double() - exact).abs().max() / exact.abs().max()
-        assert error <= TOLERANCE[dtype], f"{error:.2g} of the largest value"
+        assert error <= tolerance, f"{error:.2g} of the largest value"
 
 
 def activated(op: Op, args: Args) -> Args:
@@ -209,7 +220,7 @@ def assert_same(got: Any, want: Any) -> None:
 
 
 @needs_native
-@pytest.mark.parametrize("op, args", CASES)
+@pytest.mark.parametrize("op, args", NATIVE)
 def test_time_major_in_time_major_out(op: Op, args: Args) -> None:
     got = tensors(op(*in_layout(op.name, args, "time-major")))[0]
     if op.name not in UNTRAINABLE:
@@ -243,14 +254,14 @@ def test_packed_weights_change_nothing(op: Op, args: Args) -> None:
 
 
 @needs_native
-@pytest.mark.parametrize("op, args", EXAMPLES)
+@pytest.mark.parametrize("op, args", NATIVE_EXAMPLES)
 def test_opcheck(op: Op, args: Args) -> None:
     """Schema, fake, autograd registration, and tracing by AOTAutograd with dynamic shapes."""
     torch.library.opcheck(op._native, leaves(args, requires_grad=op.name not in UNTRAINABLE))
 
 
 @needs_native
-@pytest.mark.parametrize("op, args", CASES)
+@pytest.mark.parametrize("op, args", NATIVE)
 def test_opcheck_of_odd_shapes(op: Op, args: Args) -> None:
     quick = ("test_schema", "test_faketensor")
     torch.library.opcheck(op._native, leaves(args, requires_grad=False), test_utils=quick)
@@ -272,8 +283,9 @@ def leaves(args: Args, requires_grad: bool) -> Args:
     return tuple(a.detach().requires_grad_(requires_grad) if is_float(a) else a for a in args)
 
 
-TRAINABLE = [case for case in CASES if case.values[0].name not in UNTRAINABLE]
-SMOOTH = [case for case in TRAINABLE if not is_medium(case.values[0].name, case.values[1])]
+TRAINABLE = [case for case in NATIVE if case.values[0].name not in UNTRAINABLE]
+DIFFERENTIABLE = [case for case in CASES if case.values[0].name not in UNTRAINABLE]
+SMOOTH = [case for case in DIFFERENTIABLE if not is_medium(case.values[0].name, case.values[1])]
 SMALL = [case for case in SMOOTH if case.values[1][0].numel() < 700]
 
 
@@ -309,7 +321,7 @@ def gradients(function: Any, args: Args) -> list[Tensor]:
 
 
 @needs_native
-@pytest.mark.parametrize("op, args", LARGE)
+@pytest.mark.parametrize("op, args", NATIVE_LARGE)
 def test_any_number_of_threads(op: Op, args: Args) -> None:
     with threads(1):
         alone = op(*args)
@@ -361,6 +373,8 @@ def tile(op: Op, args: Args, begin: int, end: int) -> Args:
     if op.name == "conv_transpose1d":
         context = -(-args[1].shape[2] // args[6]) - 1
         return (x[..., begin : end + context], *rest)
+    if op.name == "residual_unit":
+        return (x[..., begin : end + (args[1].shape[2] - 1) * args[7]], *rest)
     if op.name == "attention":
         rest[2:4] = args[3][begin:end], args[4][begin:end]
     return (x[..., begin:end], *rest)
@@ -483,7 +497,8 @@ def test_the_report_names_every_backend() -> None:
         report = dict(op.report())
         assert list(report) == list(BACKENDS) and report["reference"] is None
         assert all(report[backend] == op.why_not(backend) for backend in BACKENDS)
-        assert report["cpu"] == _native.cpu.why_not
+        absent = f"there is no cpu kernel of {op.name} yet" if op.name in NO_CPU_KERNEL else None
+        assert report["cpu"] == (_native.cpu.why_not or absent)
 
 
 def test_schema_drift_is_noticed() -> None:
@@ -513,6 +528,8 @@ from fastcodec.ops import registry
 
 torch.set_num_threads(int(sys.argv[2]))
 for op in registry():
+    if op.name in _examples.NO_CPU_KERNEL:
+        continue
     digests = {False: hashlib.sha256(), True: hashlib.sha256()}
     for args in [*op.examples(), *_examples.ODD[op.name](), *_examples.large(op.name)]:
         for y in _examples.tensors(op(*args)):
@@ -556,7 +573,8 @@ def test_instruction_sets_agree_bit_for_bit() -> None:
 def test_the_reference_can_be_asked_for() -> None:
     hashes, note = run_with_isa("reference")
     assert note == "None | FASTCODEC_ISA=reference"
-    assert len(hashes.splitlines()) == len(OPS) + len(PRECISION_AT)
+    ops_there = OPS.keys() - NO_CPU_KERNEL
+    assert len(hashes.splitlines()) == len(ops_there) + len(PRECISION_AT.keys() & ops_there)
 
 
 def test_an_unknown_instruction_set_is_said() -> None:
