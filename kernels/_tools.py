@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.library import wrap_triton
 
 INT32_MOST = 2**31 - 1
@@ -33,3 +35,12 @@ class Offline:
     constants: Mapping[str, Any]
     options: Mapping[str, int] = field(default_factory=lambda: {"num_warps": 4})
     aligned: tuple[str, ...] = ()
+
+
+def only_float32(*tensors: Tensor) -> str | None:
+    """Why not, where these are not float32 tensors of one device."""
+    kinds = {t.dtype for t in tensors}
+    if kinds != {torch.float32}:
+        return f"it takes float32 tensors, got {kinds}"
+    devices = {t.device for t in tensors}
+    return None if len(devices) == 1 else f"it takes tensors of one device, got {devices}"
