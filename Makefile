@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 # Without byte-compiling: Python does it at the first import, for the few modules that are imported.
 PIP_INSTALL := -m pip install -q --disable-pip-version-check --no-compile
 PINS := -c requirements/constraints.txt
-CXX_FILES := $(sort $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh))
+CXX_FILES := $(sort $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh \
+	tests/kernels/*.cpp tests/kernels/emulated/*.* tests/kernels/emulated/*/*.cuh))
 WHEEL_BIN := $(CURDIR)/build/wheel-venv/bin
 
 # torch is pinned and installed first: whatever needs it later takes this one. No build isolation:

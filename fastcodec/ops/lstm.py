@@ -93,6 +93,15 @@ def lstm_pack(weight_ih: Tensor, weight_hh: Tensor, precision: int = 0) -> Tenso
 declare_schema(lstm_pack, lambda weight_ih, weight_hh, precision=0: packed_vector(weight_ih))
 
 
+def _cuda_why_not(*args: object) -> str | None:
+    """Of the arguments of ``lstm``."""
+    packed = args[7] if len(args) > 7 else None
+    return None if packed is None else "packed weights are for the CPU"
+
+
+lstm.cuda_why_not = _cuda_why_not
+
+
 def _examples() -> list[tuple[object, ...]]:
     g = torch.Generator().manual_seed(0)
 

@@ -46,6 +46,20 @@ def _fake_pack(codebooks: Tensor) -> Tensor:
 declare_schema(rvq_encode_pack, _fake_pack)
 
 
+CUDA_FEATURES = 496  # words of which fit the shared memory of every GPU (csrc/cuda/plan.cpp)
+
+
+def _cuda_why_not(x: Tensor, codebooks: Tensor, packed: Tensor | None = None) -> str | None:
+    if packed is not None:
+        return "packed codebooks are for the CPU"
+    if codebooks.shape[2] > CUDA_FEATURES:
+        return f"it takes up to {CUDA_FEATURES} features, got {codebooks.shape[2]}"
+    return None
+
+
+rvq_encode.cuda_why_not = _cuda_why_not
+
+
 def _examples() -> list[tuple[object, ...]]:
     g = torch.Generator().manual_seed(0)
 
