@@ -16,12 +16,14 @@ BASE := numpy setuptools torch wheel
 BUILD := ninja pybind11
 
 .PHONY: help setup demo test lint format bench wheel wheel-test clean
+.PHONY: gpu gpu-torch gpu-build gpu-test gpu-sanitize gpu-bench
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo [FASTCODEC_WEIGHTS=folder]   set up, encode and decode the bundled clip"
 	@echo "make test [PYTEST_ARGS=...]            set up, run the tests"
 	@echo "make lint | format | bench [BENCH_ARGS=...] | wheel | wheel-test | clean"
+	@echo "make gpu PYTHON=python3                all that needs an NVIDIA GPU: build, tests, sanitizer, rows"
 
 setup: $(VENV)/.built
 
@@ -44,6 +46,34 @@ format: $(VENV)/.lint
 bench: setup $(VENV)/.test
 	$(BIN)/python $(PIP_INSTALL) --no-deps -r requirements/peers.txt
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+# On a machine with an NVIDIA GPU, as it is: no venv, nothing is installed. PYTHON is one whose torch
+# sees the GPU and that has numpy, pybind11, ninja, pytest and hypothesis; nvcc is in PATH or CUDA_HOME.
+# Every step is run whatever becomes of the others, and each is a target of its own.
+IN_PLACE := PYTHONPATH="$(CURDIR)" $(PYTHON)
+
+gpu: gpu-torch
+	@failed=; for step in gpu-build gpu-test gpu-sanitize gpu-bench; do \
+		echo "== $$step"; $(MAKE) --no-print-directory $$step || failed="$$failed $$step"; done; \
+	if test -n "$$failed"; then echo "make gpu: failed:$$failed"; exit 1; fi
+
+gpu-torch:
+	@$(PYTHON) -c 'import torch; raise SystemExit(None if torch.cuda.is_available() else \
+	"make gpu: torch " + torch.__version__ + " of $(PYTHON) sees no NVIDIA GPU; give one that does: make gpu PYTHON=...")'
+
+gpu-build: gpu-torch
+	FASTCODEC_CUDA=1 FASTCODEC_CUDA_ARCHS="$${FASTCODEC_CUDA_ARCHS:-$$($(PYTHON) -c \
+	'import torch; a, b = torch.cuda.get_device_capability(); print(f"{a}{b}" + "a" * (a == 9))')}" \
+	$(PYTHON) setup.py build_ext --inplace
+
+gpu-test: gpu-torch
+	$(IN_PLACE) -m pytest -m gpu tests/gpu tests/ops $(PYTEST_ARGS)
+
+gpu-sanitize: gpu-torch
+	$(IN_PLACE) -m benchmarks.gpu --sanitize
+
+gpu-bench: gpu-torch
+	$(IN_PLACE) -m benchmarks.gpu $(BENCH_ARGS)
 
 wheel: $(VENV)/.base
 	rm -rf build/lib* build/bdist* dist

@@ -124,7 +124,7 @@ def _machine_facts() -> dict[str, Any]:
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "FASTCODEC_THREADS": os.environ.get("FASTCODEC_THREADS"),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": _gpus(),
         "backend": ops.forced_backend() or "automatic",
         "native_library": _native.cpu.why_not or f"loaded, {_native.cpu_isa}",
         "medium_precision": _medium(),
@@ -136,6 +136,17 @@ def _machine_facts() -> dict[str, Any]:
     cpu = _host.cpu_report()
     sets = [name for name, usable in cpu.items() if usable is True]
     return facts | {"cpu": cpu["brand"], "instruction_sets": sets, "host_module": "loaded"}
+
+
+def _gpus() -> str:
+    """Names and capabilities of the NVIDIA GPUs, or why there is none."""
+    if torch.version.cuda is None:
+        return "none: this torch is built without CUDA"
+    if not torch.cuda.is_available():
+        return f"none: torch (CUDA {torch.version.cuda}) sees no NVIDIA GPU"
+    found = (torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count()))
+    names = ", ".join(f"{gpu.name} (sm_{gpu.major}{gpu.minor})" for gpu in found)
+    return f"{names}, CUDA {torch.version.cuda}"
 
 
 def _medium() -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastcodec import ops
 from fastcodec.codecs import segments
 from fastcodec.codecs.info import CodecInfo, info_of
 from fastcodec.codecs.inputs import Checked
@@ -15,6 +16,8 @@ from fastcodec.codecs.loading import Weights
 from fastcodec.codecs.stream import Stream, Wav, below_autograd, checked_finite
 from fastcodec.codes import Codes, batch
 from fastcodec.layers.conv import set_precision
+from fastcodec.layers.graph import CudaCapture, Graphs
+from fastcodec.layers.graph import why_not as graph_why_not
 from fastcodec.layers.streaming import StreamingModule
 
 Progress = Callable[[int, int], None]
@@ -32,8 +35,11 @@ class Codec(Checked):
     config: Any = None  # a frozen dataclass, the family's CONFIG
     licence: str = ""
     tile_s: float = 0.4  # of a push inside encode: fits the caches, and hides the cost of a call
+    gpu_tile_s: float = 40.0  # of all rows together: fills a GPU, and bounds its memory
 
     precision: str = "highest"
+    _graphs: Graphs | None = None
+    _graphs_device = "cuda"  # a test has another
 
     def set_precision(self, precision: str) -> None:
         """Of the convolutions of encoder and decoder, as ``fastcodec.load`` takes it."""
@@ -80,7 +86,7 @@ class Codec(Checked):
                 f"encode: {self.name} takes {self.sample_rate_hz} Hz, got {sample_rate_hz} Hz; "
                 f"resample first (fastcodec.io.audio.read does)"
             )
-        with below_autograd():
+        with below_autograd(self.device):
             if isinstance(wav, list | tuple):
                 return self._encode_list(wav, count, progress, segment)
             rows = self._as_batch(wav, "wav")
@@ -98,7 +104,7 @@ class Codec(Checked):
         Raises:
             ValueError: codes of another codec, of the wrong shape, or out of range
         """
-        with below_autograd():
+        with below_autograd(self.device):
             if isinstance(codes, Tensor):
                 self._check_tokens(codes)
                 return self._decode_tokens(codes.to(self.device), progress)
@@ -108,8 +114,8 @@ class Codec(Checked):
                 )
             self._check_lengths(codes)
             codes = codes.to(self.device)
-            out = torch.zeros(len(codes), self.channels, int(codes.n_samples.max()))
-            out = out.to(self.device)
+            longest = int(codes.n_samples.max())
+            out = torch.zeros(len(codes), self.channels, longest, device=self.device)
             for rows in _equal(codes.n_samples.tolist()):
                 n_samples = int(codes.n_samples[rows[0]])
                 y = segments.decode(self, codes[rows], n_samples, progress)[..., :n_samples]
@@ -121,25 +127,54 @@ class Codec(Checked):
         batch_size: int = 1,
         n_codebooks: int | None = None,
         bandwidth_kbps: float | None = None,
+        graph: bool = False,
     ) -> Stream:
         """A live stream of ``batch_size`` signals in step: pieces in, pieces out.
 
+        Args:
+            graph: on a GPU, from when the beginning is over each push is one CUDA graph, and must
+                be of whole frames. One is made for each size of a push, eight at most are kept, in
+                memory that they share and with all streams of this codec; the weights must not
+                change while there are any.
+
         Raises:
-            ValueError: the codec needs whole signals both ways; the message says why
+            ValueError: the codec needs whole signals both ways, or graphs cannot be made of it or
+                where it is; the message says why
         """
         reason = self.encoder.not_streamable_because
         if reason and self.decoder.not_streamable_because:
             raise ValueError(f"{self.name} does not stream: {reason}; use encode and decode")
         if batch_size < 1:
             raise ValueError(f"stream: batch_size must be at least 1, got {batch_size}")
-        return Stream(self, batch_size, self._n_codebooks(n_codebooks, bandwidth_kbps))
+        graphs = self._graphs_here() if graph else None
+        return Stream(self, batch_size, self._n_codebooks(n_codebooks, bandwidth_kbps), graphs)
+
+    def _graphs_here(self) -> Graphs:
+        """Those that there are, if of the same weights, precision, device and backend."""
+        if self.device.type != self._graphs_device:
+            raise ValueError(
+                f"stream: graph=True is for a codec on a GPU, {self.name} is on {self.device}; "
+                f"leave it out, or codec.to('cuda') first"
+            )
+        if reason := graph_why_not(self):
+            raise ValueError(f"stream: there is no graph of {self.name}: {reason}; leave it out")
+        tensors = [*self.parameters(), *self.buffers()]
+        key = (
+            self.precision,
+            self.device,
+            ops.forced_backend(),
+            *((t.data_ptr(), t._version) for t in tensors),
+        )
+        if self._graphs is None or self._graphs.made_for != key:
+            self._graphs = Graphs(CudaCapture(self.device), made_for=key)
+        return self._graphs
 
     def _encode_batch(self, wav: Tensor, n_codebooks: int, progress: Progress | None) -> Codes:
         state = self.encoder.init_state(len(wav))
         # In one piece from the start: a list of small results would keep each tile's memory alive.
         shape = (len(wav), n_codebooks, self.n_frames(wav.shape[2]))
         tokens, done = torch.empty(shape, dtype=torch.int64, device=wav.device), 0
-        for begin, end in self._tiles(wav.shape[2], self.hop, self.encoder):
+        for begin, end in self._tiles(wav.shape[2], self.hop, self.encoder, len(wav)):
             chunk = checked_finite(wav[..., begin:end], begin)
             latent = self.encoder.push(chunk, state, final=end == wav.shape[2])
             if latent.shape[2]:
@@ -161,7 +196,7 @@ class Codec(Checked):
         frames = tokens.shape[2]
         out = torch.empty(len(tokens), self.channels, 0, device=self.device)
         done = 0
-        for begin, end in self._tiles(frames, 1, self.decoder):
+        for begin, end in self._tiles(frames, 1, self.decoder, len(tokens)):
             latent = self.quantizer.decode(tokens[..., begin:end])
             y = self.decoder.push(latent, state, final=end == frames)
             if done + y.shape[2] > out.shape[2]:  # the first tile: room for all
@@ -175,11 +210,15 @@ class Codec(Checked):
                 progress(end, frames)
         return out[..., :done]
 
-    def _tiles(self, length: int, frame: int, net: StreamingModule) -> Iterator[tuple[int, int]]:
+    def _tiles(
+        self, length: int, frame: int, net: StreamingModule, rows: int
+    ) -> Iterator[tuple[int, int]]:
+        on_gpu = self.device.type == "cuda"
+        tile_s = max(self.tile_s, self.gpu_tile_s / rows) if on_gpu else self.tile_s
         tile = (
             length
             if net.not_streamable_because
-            else max(1, round(self.tile_s * self.frame_rate_hz)) * frame
+            else max(1, round(tile_s * self.frame_rate_hz)) * frame
         )
         for begin in range(0, length, tile):
             yield begin, min(begin + tile, length)

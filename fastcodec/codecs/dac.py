@@ -94,7 +94,7 @@ class Dac(Codec):
             n_codebooks: K; all where None
         """
         parts = []
-        with below_autograd():
+        with below_autograd(self.device):
             residual = self.encoder(checked_finite(self._as_batch(wav, "wav"), 0))
             for level in self._levels(self._n_codebooks(n_codebooks, None)):
                 parts.append(level.project(residual))
@@ -110,7 +110,7 @@ class Dac(Codec):
                 f"tokens_of: latents must be [B, K * {width}, T], got {list(latents.shape)}"
             )
         parts = latents.split(width, dim=1)
-        with below_autograd():
+        with below_autograd(self.device):
             levels = self._levels(self._n_codebooks(count, None))
             codes = [lv.encode(x) for lv, x in zip(levels, parts, strict=True)]
         return torch.stack(codes, dim=1)

@@ -174,10 +174,12 @@ class Funcodec(Codec):
         y = super()._decode_batch(codes, n_samples, progress)
         return y if codes.scale is None else y * codes.scale[:, :1, None]
 
-    def _tiles(self, length: int, frame: int, net: StreamingModule) -> Iterator[tuple[int, int]]:
+    def _tiles(
+        self, length: int, frame: int, net: StreamingModule, rows: int
+    ) -> Iterator[tuple[int, int]]:
         """Tiles of a signal to encode, too, where only its level was to be known first."""
         level_only = net.not_streamable_because == LEVEL
-        return super()._tiles(length, frame, self.decoder if level_only else net)
+        return super()._tiles(length, frame, self.decoder if level_only else net, rows)
 
 
 class FreqCodec(Funcodec):
@@ -230,7 +232,7 @@ class FreqCodec(Funcodec):
         expected = (len(tokens), self.config.n_fft // 2 + 1)
         if phase is None or phase.ndim != 3 or phase.shape[:2] != expected:
             raise ValueError(f"decode: {self.name} needs phase {list(expected)} + [T], see phase()")
-        with below_autograd():
+        with below_autograd(self.device):
             latent = self.quantizer.decode(tokens.to(self.device))
             y = self.decoder.whole(latent, phase.to(self.device, torch.float64))
         if isinstance(codes, Tensor):
@@ -276,7 +278,7 @@ class SemanticCodec(Funcodec):
         signals = [s for i, w in enumerate(given) for s in self._as_batch(w, f"wav[{i}]").split(1)]
         classes, parts = self.semantics.rows(ppg, len(signals)), []
         for i, (signal, row) in enumerate(zip(signals, classes, strict=True)):
-            with below_autograd():
+            with below_autograd(self.device):
                 parts.append(self._encode_residual(signal, row, count))
             if progress:
                 progress(i + 1, len(signals))
@@ -314,10 +316,10 @@ class SemanticCodec(Funcodec):
         for i, (length, row) in enumerate(zip(lengths, rows, strict=True)):
             frames = tokens[i : i + 1, :, : self.n_frames(length)]
             self._check_tokens(frames)
-            with below_autograd():
+            with below_autograd(self.device):
                 y = self._decode_beside(frames.to(self.device), row, length)
             if isinstance(codes, Codes) and codes.scale is not None:
-                y = y * codes.scale[i, 0]
+                y = y * codes.scale[i, 0].to(y.device)
             out[i, :, : y.shape[2]] = y[0]
         return out
 

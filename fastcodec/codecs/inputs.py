@@ -116,7 +116,7 @@ class Checked(Loadable):
             )
         if tokens.numel() == 0:
             raise ValueError(f"decode: no frames in tokens {list(tokens.shape)}")
-        low, high = int(tokens.min()), int(tokens.max())
+        low, high = torch.stack(tokens.aminmax()).tolist()  # one wait for a GPU, not two
         if low < 0 or high >= size:
             raise ValueError(
                 f"decode: tokens must be 0..{size - 1} for {self.name}, got {low}..{high}"

@@ -74,13 +74,15 @@ class SpeechTokenizer(AcademiEncodec):
         """
         tokens = codes.tokens if isinstance(codes, Codes) else codes
         self._check_tokens(tokens)
-        with below_autograd():
+        with below_autograd(self.device):
             words = self.quantizer.decode(tokens[:, :1].to(self.device))
             return (words if self.transform is None else self.transform(words)).transpose(1, 2)
 
-    def _tiles(self, length: int, frame: int, net: StreamingModule) -> Iterator[tuple[int, int]]:
+    def _tiles(
+        self, length: int, frame: int, net: StreamingModule, rows: int
+    ) -> Iterator[tuple[int, int]]:
         """Tiles of a signal to encode, too: its LSTM holds back what comes until all is there."""
-        return super()._tiles(length, frame, self.decoder)
+        return super()._tiles(length, frame, self.decoder, rows)
 
     def _layout(self, state: State) -> Callable[[str], str]:
         return snake_first

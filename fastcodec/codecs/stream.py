@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastcodec.codes import Codes
+from fastcodec.layers.graph import Graphs, Live, hold_still
 
 if TYPE_CHECKING:
     from fastcodec.codecs.base import Codec
@@ -24,10 +25,16 @@ class Stream:
     Made by ``Codec.stream``.
     """
 
-    def __init__(self, codec: Codec, batch_size: int, n_codebooks: int) -> None:
+    def __init__(
+        self, codec: Codec, batch_size: int, n_codebooks: int, graphs: Graphs | None = None
+    ) -> None:
         self.codec, self.batch_size, self.n_codebooks = codec, batch_size, n_codebooks
-        self._encoder: Any = codec.encoder.init_state(batch_size)
-        self._decoder: Any = codec.decoder.init_state(batch_size)
+        self._graphs = graphs
+        self._encoder = Live(codec.encoder.init_state(batch_size))
+        self._decoder = Live(codec.decoder.init_state(batch_size))
+        if graphs is not None:
+            hold_still(self._encoder.state)
+            hold_still(self._decoder.state)
         self._received = self._encoded = 0  # samples taken in, samples their codes stand for
         self._due = self._emitted = 0  # samples that came as codes, samples given out
         self._encode_ended = self._decode_ended = False
@@ -44,12 +51,11 @@ class Stream:
         codec = self.codec
         if reason := codec.encoder.not_streamable_because:
             raise ValueError(f"Stream.encode: {codec.name} encodes whole signals only: {reason}")
-        with below_autograd():
+        with below_autograd(codec.device):
             x = self._chunk(chunk)
             if final and self._received + x.shape[2] == 0:
                 raise ValueError("Stream.encode: the signal ended without a sample")
-            latent = codec.encoder.push(checked_finite(x, self._received), self._encoder, final)
-            tokens = codec.quantizer.encode(latent, self.n_codebooks)
+            tokens = self._push("encode", x, final)
         self._received += x.shape[2]
         self._encode_ended = final
         n_samples = tokens.shape[2] * codec.hop
@@ -81,9 +87,8 @@ class Stream:
             raise ValueError(
                 f"Stream.decode: this stream has {self.batch_size} rows, got {len(tokens)}"
             )
-        with below_autograd():
-            latent = codec.quantizer.decode(tokens.to(codec.device))
-            y = codec.decoder.push(latent, self._decoder, final)
+        with below_autograd(codec.device):
+            y = self._push("decode", tokens.to(codec.device), final)
         if isinstance(codes, Codes) and codes.scale is not None:  # the level of the whole signal
             y = y * codes.scale[:, :1, None].to(y.device)
         self._due += (
@@ -97,6 +102,28 @@ class Stream:
         self._decode_ended = final
         return y.contiguous()
 
+    def _push(self, what: str, x: Tensor, final: bool) -> Tensor:
+        """By a graph where there are to be any; the end of a signal is unlike any other push."""
+        live = self._encoder if what == "encode" else self._decoder
+        push = self._encoded_by if what == "encode" else self._decoded_by
+        if self._graphs is None or final or not x.shape[2]:
+            return push(x, live.settle(), final)
+        unit = self.codec.frame_multiple * (self.codec.hop if what == "encode" else 1)
+        if x.shape[2] % unit:
+            raise ValueError(
+                f"Stream.{what}: with graph=True every push but the last must be a multiple of "
+                f"{unit} {'samples' if what == 'encode' else 'frames'}, got {x.shape[2]}"
+            )
+        name = f"{what} {self.n_codebooks}" if what == "encode" else what
+        return self._graphs.push(name, push, x, live)
+
+    def _encoded_by(self, x: Tensor, state: Any, final: bool = False) -> Tensor:
+        latent = self.codec.encoder.push(x, state, final)
+        return self.codec.quantizer.encode(latent, self.n_codebooks)
+
+    def _decoded_by(self, tokens: Tensor, state: Any, final: bool = False) -> Tensor:
+        return self.codec.decoder.push(self.codec.quantizer.decode(tokens), state, final)
+
     def _chunk(self, chunk: Wav) -> Tensor:
         codec = self.codec
         x = torch.as_tensor(chunk)
@@ -107,16 +134,25 @@ class Stream:
                 f"Stream.encode: a chunk must be [{self.batch_size}, {codec.channels}, n] floats, "
                 f"got {list(x.shape)} {x.dtype}"
             )
-        return x.to(device=codec.device, dtype=torch.float32)
+        # Where it is given: asking a GPU would make the host wait.
+        return checked_finite(x, self._received).to(device=codec.device, dtype=torch.float32)
 
 
 @contextmanager
-def below_autograd() -> Iterator[None]:
+def below_autograd(device: torch.device) -> Iterator[None]:
     """No gradients, and the dispatcher goes straight to the kernels (5 us a call less).
 
-    Unlike ``torch.inference_mode`` the results can be used in training afterwards.
+    Unlike ``torch.inference_mode`` the results can be used in training afterwards. Autocast is off:
+    a codec has its own precision, and a quantizer's is always float32. Of several GPUs, ``device``
+    is the current one inside.
     """
-    with torch.no_grad(), torch._C._AutoDispatchBelowAutograd():
+    current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    with (
+        torch.no_grad(),
+        torch._C._AutoDispatchBelowAutograd(),
+        torch._C._DisableAutocast(),
+        current,
+    ):
         yield
 
 

@@ -51,6 +51,29 @@ class KeyValueCache:
         self._rows, self._begin, self._end = room, 0, len(self)
 
 
+@dataclass
+class StillCache:
+    """``KeyValueCache`` of one size, for CUDA graphs: the last W rows [B, W, C].
+
+    Rows of before the signal are zeros, which no query sees.
+    """
+
+    rows: Tensor
+
+    def __len__(self) -> int:
+        return self.rows.shape[1]
+
+    def extend(self, *parts: Tensor) -> Tensor:
+        """The rows, and after them the parts [B, T, C] of new ones, side by side."""
+        joined = torch.cat([self.rows, torch.cat(parts, dim=2)], dim=1)
+        self.rows = joined[:, parts[0].shape[1] :]
+        return joined
+
+    def keep(self, count: int) -> None:
+        """It is W at any time."""
+        assert count in (0, len(self))
+
+
 @dataclass(frozen=True)
 class Step:
     """What a push's frames have in common in every layer.
@@ -92,7 +115,7 @@ class SelfAttention(nn.Module):
         self.in_proj = Conv1d(channels, q + 2 * kv, 1, bias=False)
         self.out_proj = Conv1d(q, channels, 1, bias=False)
 
-    def forward(self, x: Tensor, step: Step, cache: KeyValueCache) -> Tensor:
+    def forward(self, x: Tensor, step: Step, cache: KeyValueCache | StillCache) -> Tensor:
         """x [B, C, T] -> [B, C, T]."""
         turned, v = self.in_proj(x).transpose(1, 2).split(self.sizes, dim=2)
         turned = rotated(turned, step.cos, step.sin, self.heads + self.kv_heads)

@@ -223,7 +223,7 @@ class ConvTransposeState(Leaf):
     cut: int = 0
     received: int = 0
     emitted: int = 0
-    counts = ("received", "emitted")
+    counts = counters = ("received", "emitted")
 
     @property
     def steady(self) -> bool:

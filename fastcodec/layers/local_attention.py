@@ -85,6 +85,7 @@ class LookBackAttention(StreamingModule):
     """
 
     tables: Tensor
+    not_capturable_because = "where its windows end is not the same at every push"
 
     def __init__(
         self,
@@ -130,7 +131,8 @@ class LookBackAttention(StreamingModule):
         self, q: Tensor, k: Tensor, v: Tensor, position: Tensor, state: LookBackState
     ) -> Tensor:
         """[B, C, T] of q, k, v [B, T, C]: what each query finds in its window."""
-        w, blocks = self.window, int(position[-1]) // self.window - state.position // self.window
+        w = self.window
+        blocks = (state.position + q.shape[1] - 1) // w - state.position // w
         within, block = position % w, position // w - state.position // w
         q_cos, q_sin, early_cos, early_sin, late_cos, late_sin = self.tables[:, within]
         q = turned(q, q_cos, q_sin, self.heads)
@@ -152,7 +154,7 @@ class LookBackAttention(StreamingModule):
         last = 2 * w * block + w + within + 1
         y: Tensor = ops.attention(q.mT, keys.mT, doubled.mT, first, last, self.heads, 8.0)
         state.position += q.shape[1]
-        over = (state.position // w - int(position[0]) // w) * w
+        over = (state.position // w - (state.position - q.shape[1]) // w) * w
         state.early, state.late, state.values = early[:, over:], late[:, over:], values[:, over:]
         return y
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +20,14 @@ _STEP = 0x9E3779B97F4A7C15
 _BLOCK = 256  # values are made in whole blocks: each comes out of the same vector code every time
 
 
+@dataclass
+class NoiseState:
+    """How many samples have come; without noise nothing depends on it."""
+
+    counters: ClassVar[tuple[str, ...]] = ("position",)
+    position: int = 0
+
+
 class NoiseBlock(StreamingModule):
     """x + noise * linear(x), one noise value for all channels of a sample.
 
@@ -31,12 +41,16 @@ class NoiseBlock(StreamingModule):
         super().__init__()
         self.linear = Conv1d(channels, channels, 1, bias=False)
 
-    def init_state(self, batch_size: int) -> list[int]:
-        return [0]
+    @property
+    def not_capturable_because(self) -> str | None:  # type: ignore[override]
+        return None if self.noise is None else "its noise is made by the host"
 
-    def push(self, x: Tensor, state: list[int], final: bool = False) -> Tensor:
-        begin, count = state[0], x.shape[2]
-        state[0] += count
+    def init_state(self, batch_size: int) -> NoiseState:
+        return NoiseState()
+
+    def push(self, x: Tensor, state: NoiseState, final: bool = False) -> Tensor:
+        begin, count = state.position, x.shape[2]
+        state.position += count
         if self.noise is None or count == 0:
             return x
         return x + self.noise(begin, count).to(x) * self.linear(x)

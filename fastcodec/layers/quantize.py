@@ -97,7 +97,9 @@ class FactorisedLevel(nn.Module):
         """[B, D, T] of codes [B, T]; zeros for -1."""
         words = self.codebook[codes.clamp(min=0)].transpose(1, 2)
         y: Tensor = self.out_proj(words)
-        return y * (codes >= 0)[:, None] if bool((codes < 0).any()) else y
+        # A GPU is not asked whether there are any: the host would wait for it.
+        some_absent = codes.device.type == "cuda" or bool((codes < 0).any())
+        return y * (codes >= 0)[:, None] if some_absent else y
 
     def parameters_in_order(self) -> tuple[Tensor, ...]:
         """Those of ``Stacked``."""

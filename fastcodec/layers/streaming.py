@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ class StreamingModule(nn.Module):
     lookahead: float = 0
     rate: float = 1
     not_streamable_because: str | None = None
+    not_capturable_because: str | None = None  # as a CUDA graph, see ``graph``
 
     def init_state(self, batch_size: int) -> Any:
         """The state before the first frame."""
@@ -241,6 +242,7 @@ class Sum(StreamingModule):
 class Waiting:
     """Frames that came and are not passed on yet, and how many have come in all."""
 
+    counters: ClassVar[tuple[str, ...]] = ("received",)
     frames: Tensor | None = None
     received: int = 0
 

@@ -14,7 +14,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from fastcodec.layers.attention import KeyValueCache, SelfAttention, Step, angles
+from fastcodec.layers.attention import (
+    KeyValueCache,
+    SelfAttention,
+    Step,
+    StillCache,
+    angles,
+)
 from fastcodec.layers.conv import Activation, Conv1d
 from fastcodec.layers.norm import LayerNorm
 from fastcodec.layers.streaming import StreamingModule
@@ -85,7 +91,7 @@ class TransformerLayer(nn.Module):
         self.attention, self.norm1, self.scale1 = attention, norm1, scale1
         self.feed_forward, self.norm2, self.scale2 = feed_forward, norm2, scale2
 
-    def forward(self, x: Tensor, step: Step, cache: KeyValueCache) -> Tensor:
+    def forward(self, x: Tensor, step: Step, cache: KeyValueCache | StillCache) -> Tensor:
         y = self.attention(self.norm1(x), step, cache)
         x = x + (y if self.scale1 is None else self.scale1(y))
         y = self.feed_forward(self.norm2(x))
@@ -94,10 +100,18 @@ class TransformerLayer(nn.Module):
 
 @dataclass
 class TransformerState:
-    """How many frames have passed, and each layer's keys and values."""
+    """How many frames have passed, and each layer's keys and values.
 
-    position: int
-    caches: list[KeyValueCache]
+    ``still``: both are to be tensors of one size from the first frame on.
+    """
+
+    position: int | Tensor
+    caches: list[KeyValueCache] | list[StillCache]
+    still: bool = False
+
+    def hold_still(self) -> None:
+        """Of a fresh state; the first push makes the tensors."""
+        self.still, self.caches = True, []
 
 
 class Transformer(StreamingModule):
@@ -124,11 +138,26 @@ class Transformer(StreamingModule):
     def push(self, x: Tensor, state: TransformerState, final: bool = False) -> Tensor:
         if x.shape[2] == 0:
             return x
+        if state.still and not isinstance(state.position, Tensor):
+            self._begin_still(x, state)
         step = self._step(x, state, final)
         for layer, cache in zip(self.layers, state.caches, strict=True):
             x = layer(x, step, cache)
-        state.position += x.shape[2]
+        state.position = state.position + x.shape[2]
         return x
+
+    @property
+    def not_capturable_because(self) -> str | None:  # type: ignore[override]
+        return "its attention sees the whole signal" if self.context is None else None
+
+    def _begin_still(self, x: Tensor, state: TransformerState) -> None:
+        assert self.context is not None
+        attention = cast(TransformerLayer, self.layers[0]).attention
+        width = 2 * attention.sizes[1]  # of keys and values
+        state.position = torch.zeros((), dtype=torch.int64, device=x.device)
+        state.caches = [
+            StillCache(x.new_zeros(len(x), self.context - 1, width)) for _ in self.layers
+        ]
 
     def oldest(self, position: Tensor) -> Tensor:
         """The first position that the frames at these positions [T] see."""
@@ -137,11 +166,12 @@ class Transformer(StreamingModule):
         return (position - self.context + 1).clamp(min=0)
 
     def _step(self, x: Tensor, state: TransformerState, final: bool) -> Step:
-        position = torch.arange(state.position, state.position + x.shape[2], device=x.device)
+        position = torch.arange(x.shape[2], device=x.device) + state.position
         kept_from = state.position - len(state.caches[0])
         features = cast(TransformerLayer, self.layers[0]).attention.head_features
         angle = angles(position, features, self.max_period)
-        keep = state.position + x.shape[2] if self.context is None else self.context - 1
+        seen = len(state.caches[0]) + x.shape[2]
+        keep = seen if self.context is None else self.context - 1
         return Step(
             first=self.oldest(position) - kept_from,
             last=position + 1 - kept_from,

@@ -9,7 +9,8 @@ signature. A call takes the first backend that is there and accepts the argument
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from inspect import signature
 from types import TracebackType
 from typing import Any
@@ -63,14 +64,25 @@ class Op:
             return self.reference(*args)
         if (reason := self.why_not(_forced, args)) is not None:
             raise BackendError(f"{self.name}: backend '{_forced}' was asked for, but {reason}")
-        return self._by_triton(args) if _forced == "triton" else self._native(*args)
+        run = self._by_triton if _forced == "triton" else self._by_library
+        return _on_its_gpu(args[self._decided_by], run, args)
 
     def _on_gpu(self, x: Tensor, args: tuple[Any, ...]) -> Any:
         if self.why_not("cuda", args) is None:
-            return self._native(*args)
+            return _on_its_gpu(x, self._by_library, args)
         if _triton.why_not(self.name, args, x) is None:
-            return self._by_triton(args)
-        return self.reference(*args)
+            return _on_its_gpu(x, self._by_triton, args)
+        return _on_its_gpu(x, self._by_torch, args)
+
+    def _by_library(self, args: tuple[Any, ...]) -> Any:
+        return self._native(*args)
+
+    def _by_torch(self, args: tuple[Any, ...]) -> Any:
+        """The reference on a GPU, where torch may round float32 to TF32 or to autocast's type."""
+        if torch.compiler.is_compiling():
+            return self.reference(*args)
+        with torch._C._DisableAutocast(), _ieee_float32():
+            return self.reference(*args)
 
     def _by_triton(self, args: tuple[Any, ...]) -> Any:
         if self.trained is not None and torch.is_grad_enabled():
@@ -104,6 +116,31 @@ class Op:
     def report(self) -> list[tuple[str, str | None]]:
         """(backend, None or why not) in the order in which a call tries them."""
         return [(backend, self.why_not(backend)) for backend in BACKENDS]
+
+
+def _on_its_gpu(x: Tensor, run: Callable[[tuple[Any, ...]], Any], args: tuple[Any, ...]) -> Any:
+    """``run(args)`` with x's GPU as the current one, on which kernels are launched."""
+    if x.device.type != "cuda" or torch.compiler.is_compiling():  # Dynamo sees no guard through
+        return run(args)
+    if x.device.index == torch.cuda.current_device():
+        return run(args)
+    with torch.cuda.device(x.device):
+        return run(args)
+
+
+@contextmanager
+def _ieee_float32() -> Iterator[None]:
+    """No TF32 in torch's own products, whatever the program has set."""
+    cudnn: Any = torch.backends.cudnn
+    kinds: list[Any] = [cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul]
+    before = [kind.fp32_precision for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.fp32_precision = "ieee"
+        yield
+    finally:
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision
 
 
 def op(

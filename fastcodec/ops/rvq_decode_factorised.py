@@ -29,6 +29,8 @@ def rvq_decode_factorised(
     """
     batch, _, frames = codes.shape
     total = codebooks.new_zeros(batch, frames, out_weight.shape[1]).transpose(1, 2)
+    if frames == 0:  # torch's convolutions refuse it
+        return total
     for row, words, weight, bias in zip(
         codes.unbind(1), codebooks, out_weight, out_bias, strict=False
     ):

@@ -58,6 +58,8 @@ def rvq_encode_factorised(
         packed: what ``rvq_encode_factorised_pack`` gave for these codebooks, or for more of the
             same quantizer
     """
+    if x.shape[2] == 0:  # torch's convolutions refuse it
+        return _fake(x, in_weight, in_bias, codebooks, out_weight, out_bias)
     residual, codes = x, []
     for level, words in enumerate(codebooks):
         projected = conv1d.reference(residual, in_weight[level, ..., None], in_bias[level])

@@ -1,0 +1,1 @@
+"""Rows of one NVIDIA GPU: ``python -m benchmarks.gpu``."""
