@@ -13,8 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastcodec.kernels._tools import INT32_MOST, Offline, launcher, only_float32
-from fastcodec.ops.conv1d import PRECISIONS
+from fastcodec.kernels._tools import INT32_MOST, MEDIUM, Offline, launcher, only_float32
 
 NARROW = 128  # hidden units: up to here fewer and larger programs
 
@@ -122,8 +121,8 @@ def why_not(
     """Float32 of fitting shapes."""
     if (reason := only_float32(x, h, c, weight_ih, weight_hh, bias_ih, bias_hh)) is not None:
         return reason
-    if precision not in PRECISIONS.values():
-        return f"precision must be a value of {PRECISIONS}, got {precision}"
+    if not 0 <= precision <= MEDIUM:
+        return f"precision must be a number from 0 to {MEDIUM}, got {precision}"
     if x.dim() != 3 or weight_ih.dim() != 3 or weight_ih.shape[0] == 0:
         return f"x {tuple(x.shape)} or weight_ih {tuple(weight_ih.shape)} has not 3 dimensions"
     batch, hidden, frames = x.shape
@@ -175,7 +174,7 @@ def lstm(
     sizes = blocks(hidden)
     grid = (triton.cdiv(hidden, sizes["UNITS"]), batch, layers)
     kernel = launcher(lstm_kernel)
-    medium = precision == PRECISIONS["medium"]
+    medium = precision == MEDIUM
     for step in range(frames + layers - 1 if y.numel() else 0):
         kernel[grid](
             *weights, sequences, state, y, step, frames, hidden, *sizes.values(), skip, medium,

@@ -18,12 +18,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastcodec.kernels._tools import Offline, launcher
+from fastcodec.kernels._tools import MEDIUM, Offline, launcher
 from fastcodec.kernels.snake import snaked
 
 NONE, ELU, LEAKY_RELU, SNAKE = (tl.constexpr(kind) for kind in range(4))
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
-MEDIUM = 2  # the precision of bfloat16 products
 MOST = 256  # channels whose sums fit the registers of a program
 BLOCK_K = 32  # channels of a dot: part of the order of summation
 

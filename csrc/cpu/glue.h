@@ -166,6 +166,16 @@ inline bool is_medium(int64_t precision, int64_t channels_in, int64_t channels_o
 // Runs p over all of s, through the activation: the convolution behind three ops.
 void run_conv(Conv p, const Signal& s, const Prologue& prologue);
 
+// Every query of p over its span, for all heads.
+void run_attention(const Attention& p, int64_t batch);
+
+// Cosine and sine of (position + t) * frequency[i], [frames][pairs][2].
+void rotate(const float* frequency, int64_t pairs, int64_t position, int64_t frames, float* turns);
+
+// Every row of x [frames][channels] normalised.
+void normalise_rows(const float* x, int64_t frames, int64_t channels, const float* weight,
+                    const float* bias, float epsilon, float* out);
+
 // The ops, under the names and with the arguments of their schemas.
 Tensor conv1d_pack(Tensor weight, int64_t groups, int64_t precision);
 Tensor conv1d(Tensor x, Tensor weight, MaybeTensor bias, MaybeTensor residual, MaybeTensor alpha,
@@ -187,6 +197,8 @@ Tensor rvq_encode_pack(Tensor codebooks);
 Tensor rvq_encode(Tensor x, Tensor codebooks, MaybeTensor packed);
 Tensor rvq_decode(Tensor codes, Tensor codebooks);
 Tensor group_norm(Tensor x, Tensor weight, Tensor bias, double epsilon);
+Tensor layer_norm(Tensor x, Tensor weight, Tensor bias, double epsilon);
+Tensor rotations(Tensor frequency, int64_t position, int64_t frames);
 Tensor push_plan(Tensor x, Tensor steps, Tensor carried, Tensor counts);
 Tensor rvq_encode_factorised_pack(Tensor codebooks);
 Tensor rvq_encode_factorised(Tensor x, Tensor in_weight, Tensor in_bias, Tensor codebooks,

@@ -1,4 +1,4 @@
-// group_norm: its torch side.
+// group_norm and layer_norm: their torch side.
 #include <cmath>
 
 #include "glue.h"
@@ -43,6 +43,35 @@ Tensor group_norm(Tensor x, Tensor weight, Tensor bias, double epsilon) {
                      data(out) + at);
     });
   }
+  return out;
+}
+
+// Statistics in double, the rest in float; rows [frames][channels].
+void normalise_rows(const float* x, int64_t frames, int64_t channels, const float* weight,
+                    const float* bias, float epsilon, float* out) {
+  for (int64_t t = 0; t < frames; ++t, x += channels, out += channels) {
+    double sum = 0, square = 0;
+    table().moments(x, channels, &sum, &square);
+    const double mean = sum / channels, variance = square / channels - mean * mean;
+    const float middle = static_cast<float>(mean);
+    const float factor = static_cast<float>(1 / std::sqrt(std::max(variance, 0.0) + epsilon));
+    for (int64_t c = 0; c < channels; ++c) out[c] = (x[c] - middle) * factor * weight[c] + bias[c];
+  }
+}
+
+Tensor layer_norm(Tensor x, Tensor weight, Tensor bias, double epsilon) {
+  const Signal s(x, "layer_norm: x");
+  check_vector(weight, s.channels, "layer_norm: weight");
+  check_vector(bias, s.channels, "layer_norm: bias");
+  std::vector<float> copy;
+  const float* from = dense(s, copy);
+  Tensor out = empty_time_major(s.batch, s.channels, s.frames);
+  const int64_t rows = s.batch * s.frames;
+  parallel(rows, 8 * rows * s.channels, [&](int64_t first, int64_t last) {
+    const int64_t at = first * s.channels;
+    normalise_rows(from + at, last - first, s.channels, data(weight), data(bias),
+                   static_cast<float>(epsilon), data(out) + at);
+  });
   return out;
 }
 

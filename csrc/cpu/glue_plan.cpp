@@ -13,22 +13,33 @@
 namespace fastcodec {
 namespace {
 
-enum Kind : int64_t { kInput, kConv, kConvTranspose, kActivate, kBranch, kHold };
+enum Kind : int64_t {
+  kInput,
+  kConv,
+  kConvTranspose,
+  kActivate,
+  kBranch,
+  kHold,
+  kLayerNorm,
+  kAttend,
+  kAdd
+};
 
 struct Step {  // a row of `steps`; the fields are those of fastcodec/layers/plan.py
   int64_t kind;
   int64_t offset, capacity;  // place in `carried`, in floats; its size in frames
   int64_t headroom;          // frames to leave free before the result
-  int64_t held;              // convolution: the hold step whose frames are added, or 0
+  int64_t held;              // the hold step whose frames are added, or 0
   int64_t channels, columns, taps, stride, dilation, groups, margin, activation, slope, precision;
   const float *weight, *bias, *alpha;  // kept alive by the plan object
 };
 constexpr int64_t kFields = sizeof(Step) / sizeof(int64_t);
 
-struct Counts {    // a row of `counts`
+// A row of `counts`: of a convolution, of a transposed one, of attention.
+struct Counts {
   int64_t frames;  // carried ones
-  int64_t first;   // convolution: where the next window begins; transposed: frames received
-  int64_t second;  // convolution: whether there was a window; transposed: samples emitted
+  int64_t first;   // where the next window begins; frames received; frames received
+  int64_t second;  // whether there was a window; samples emitted; the oldest frame's place
 };
 
 // A signal [batch][headroom + frames][channels].
@@ -86,6 +97,15 @@ class Push {
           break;
         case kHold:
           hold(step, i);
+          break;
+        case kLayerNorm:
+          normalise(step);
+          break;
+        case kAttend:
+          attend(step, i);
+          break;
+        case kAdd:
+          add(step);
           break;
         default:
           STD_TORCH_CHECK(false, "fastcodec: push_plan: there is no step ", step.kind);
@@ -220,6 +240,100 @@ class Push {
     held_[i] = std::move(all);
   }
 
+  void normalise(const Step& step) {
+    const Value x = pop_for(step);
+    Value y = make(step.headroom, x.frames, x.channels);
+    for (int64_t b = 0; b < batch_; ++b) {
+      normalise_rows(x.at(b), x.frames, x.channels, step.weight, step.bias, slope(step), y.at(b));
+    }
+    stack_.push_back(std::move(y));
+  }
+
+  // held + x * weight, or held + x; two roundings, as torch's.
+  void add(const Step& step) {
+    const Value x = pop();
+    const Value& held = held_[step.held];
+    Value y = make(step.headroom, x.frames, x.channels);
+    for (int64_t b = 0; b < batch_; ++b) {
+      const float *from = x.at(b), *other = held.at(b);
+      float* to = y.at(b);
+      for (int64_t t = 0; t < x.frames; ++t) {
+        for (int64_t c = 0; c < x.channels; ++c, ++from, ++other) {
+          *to++ = *other + (step.weight == nullptr ? *from : *from * step.weight[c]);
+        }
+      }
+    }
+    held_[step.held] = {};
+    stack_.push_back(std::move(y));
+  }
+
+  // Attention of each frame of x, a row of queries, keys and values, over the carried keys and
+  // those of x up to its own. What is carried are rings, [keys, then values][head][capacity].
+  void attend(const Step& step, int64_t i) {
+    const Value x = pop_for(step);
+    Counts& n = counts_[i];
+    Value y = make(step.headroom, x.frames, step.columns);
+    const int64_t features = step.columns / step.groups, keys = step.taps * features;
+    const int64_t ring = step.capacity * features, kept = n.frames;
+    STD_TORCH_CHECK(kept <= step.capacity && step.columns + 2 * keys == x.channels,
+                    "fastcodec: push_plan: attention of ", x.channels, " channels");
+    const auto of = std::make_tuple(step.weight, n.first, x.frames);
+    if (turns_.empty() || turns_of_ != of) {
+      turns_of_ = of;
+      turns_.resize(x.frames * features);
+      rotate(step.weight, features / 2, n.first, x.frames, turns_.data());
+    }
+    std::vector<int64_t> first(x.frames), last(x.frames);
+    for (int64_t t = 0; t < x.frames; ++t) {
+      first[t] = std::max<int64_t>(0, kept + t - step.capacity), last[t] = kept + t + 1;
+    }
+    Attention p = {};
+    p.q_frame = x.channels, p.first = first.data(), p.last = last.data();
+    p.frames = x.frames, p.keys = kept + x.frames, p.heads = step.groups, p.kv_heads = step.taps;
+    p.features = features, p.scale = slope(step);
+    const int64_t to_end = std::min(kept, step.capacity - n.second);
+    items(step, 4 * x.frames * (kept + x.frames) * step.columns, [&](int64_t b, const Prologue&) {
+      float* row = x.at(b);
+      float* carried = carried_ + b * item_size_ + step.offset;
+      turn(row, x.frames, x.channels, step.columns + keys, features);
+      const auto rows = [&](int64_t oldest, int64_t count) -> KeyRows {
+        const float* k = carried + oldest * features;
+        return {k, k + step.taps * ring, 0, features, ring, 0, features, ring, count};
+      };
+      const float* k = row + step.columns;
+      Attention q = p;
+      q.q = row, q.out = y.at(b);
+      q.rows[0] = rows(n.second, to_end), q.rows[1] = rows(0, kept - to_end);
+      q.rows[2] = {k, k + keys, 0, x.channels, features, 0, x.channels, features, x.frames};
+      run_attention(q, 1);
+      for (int64_t t = std::max<int64_t>(0, x.frames - step.capacity); t < x.frames; ++t) {
+        const int64_t place = (n.second + kept + t) % step.capacity;
+        for (int64_t head = 0; head < 2 * step.taps; ++head) {
+          std::copy_n(k + t * x.channels + head * features, features,
+                      carried + head * ring + place * features);
+        }
+      }
+    });
+    n.frames = std::min(step.capacity, kept + x.frames);
+    if (step.capacity > 0) n.second = (n.second + kept + x.frames - n.frames) % step.capacity;
+    n.first += x.frames;
+    stack_.push_back(std::move(y));
+  }
+
+  // The first `width` features of each row, pair after pair, by the frame's angles.
+  void turn(float* row, int64_t frames, int64_t channels, int64_t width, int64_t features) const {
+    for (int64_t t = 0; t < frames; ++t, row += channels) {
+      for (int64_t c = 0; c < width; c += features) {
+        const float* turns = turns_.data() + t * features;
+        for (int64_t d = c; d < c + features; d += 2, turns += 2) {
+          const float even = row[d], odd = row[d + 1];
+          row[d] = even * turns[0] - odd * turns[1];
+          row[d + 1] = even * turns[1] + odd * turns[0];
+        }
+      }
+    }
+  }
+
   Conv shape(const Step& step) const {
     Conv p = {};
     p.channels = step.channels, p.taps = step.taps, p.groups = step.groups;
@@ -227,13 +341,17 @@ class Push {
     return p;
   }
 
+  static float slope(const Step& step) {
+    float slope;
+    std::memcpy(&slope, &step.slope, sizeof(slope));
+    return slope;
+  }
+
   // f(item, prologue) for the items of the batch, on threads of their own where they are enough.
   template <typename F>
   void items(const Step& step, int64_t flops, const F& f) {
-    float slope;
-    std::memcpy(&slope, &step.slope, sizeof(slope));
     Prologue prologue = {};
-    prologue.kind = static_cast<Activation>(step.activation), prologue.slope = slope;
+    prologue.kind = static_cast<Activation>(step.activation), prologue.slope = slope(step);
     if (prologue.kind == Activation::kSnake) {
       set_snake(prologue, step.alpha, nullptr, step.channels, snake_);
     }
@@ -274,6 +392,9 @@ class Push {
   Counts* counts_;
   std::vector<Value> stack_, held_;  // held_: by the number of the hold step
   std::vector<float> snake_;
+  // Rotary positions of the last attention, and of what: the layers of a net share them.
+  std::vector<float> turns_;
+  std::tuple<const float*, int64_t, int64_t> turns_of_;
 };
 
 }  // namespace

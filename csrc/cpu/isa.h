@@ -95,10 +95,16 @@ struct RvqDecode {
   int64_t frames, features, codewords, stages;
 };
 
-// Strides are between batches and frames; features and the heads' runs of them are adjacent.
+// Rows of keys and values, one after the other; the features of a head are adjacent.
+struct KeyRows {
+  const float *k, *v;
+  int64_t k_batch, k_frame, k_head, v_batch, v_frame, v_head, count;
+};
+
 struct Attention {
-  const float *q, *k, *v;  // [batch][frames or keys][heads or kv_heads * features]
-  int64_t q_batch, q_frame, k_batch, k_frame, v_batch, v_frame;
+  const float* q;  // [batch][frames][heads * features], by these strides
+  int64_t q_batch, q_frame;
+  KeyRows rows[3];              // the keys lie in up to three places
   const int64_t *first, *last;  // [frames]: the span of keys of a query
   float* out;                   // [batch][frames][heads * features]
   int64_t frames, keys, heads, kv_heads, features;
@@ -164,7 +170,10 @@ struct Kernels {
   void (*affine)(const float* x, const float* scale, const float* shift, int64_t frames,
                  int64_t channels, float* out);
 
-  // attention.cpp: scratch of as many floats as the longest span has keys, rounded up to 16
+  // attention.cpp: one head's queries [frame_begin, frame_end), best taken by attention_block;
+  // scratch of attention_scratch_size(p, the most keys between the first and the last of a block)
+  int64_t (*attention_block)();
+  int64_t (*attention_scratch_size)(const Attention&, int64_t keys);
   void (*attention)(const Attention&, int64_t batch, int64_t head, int64_t frame_begin,
                     int64_t frame_end, float* scratch);
 

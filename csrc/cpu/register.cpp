@@ -25,6 +25,8 @@ extern "C" __attribute__((visibility("default"))) const char* fastcodec_schemas(
          "rvq_encode_pack(Tensor codebooks) -> Tensor\n"
          "rvq_decode(Tensor codes, Tensor codebooks) -> Tensor\n"
          "group_norm(Tensor x, Tensor weight, Tensor bias, float epsilon=1e-05) -> Tensor\n"
+         "layer_norm(Tensor x, Tensor weight, Tensor bias, float epsilon=1e-05) -> Tensor\n"
+         "rotations(Tensor frequency, SymInt position, SymInt frames) -> Tensor\n"
          "push_plan(Tensor x, Tensor steps, Tensor(a2!) carried, Tensor(a3!) counts) -> Tensor\n"
          "rvq_encode_factorised(Tensor x, Tensor in_weight, Tensor in_bias, Tensor codebooks, "
          "Tensor out_weight, Tensor out_bias, Tensor? packed=None) -> Tensor\n"
@@ -50,6 +52,8 @@ STABLE_TORCH_LIBRARY_IMPL(fastcodec, CPU, m) {
   m.impl("rvq_encode_pack", TORCH_BOX(&fastcodec::rvq_encode_pack));
   m.impl("rvq_decode", TORCH_BOX(&fastcodec::rvq_decode));
   m.impl("group_norm", TORCH_BOX(&fastcodec::group_norm));
+  m.impl("layer_norm", TORCH_BOX(&fastcodec::layer_norm));
+  m.impl("rotations", TORCH_BOX(&fastcodec::rotations));
   m.impl("push_plan", TORCH_BOX(&fastcodec::push_plan));
   m.impl("rvq_encode_factorised", TORCH_BOX(&fastcodec::rvq_encode_factorised));
   m.impl("rvq_encode_factorised_pack", TORCH_BOX(&fastcodec::rvq_encode_factorised_pack));

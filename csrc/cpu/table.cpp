@@ -28,6 +28,8 @@ void rvq_encode(const RvqEncode&, int64_t, int64_t, float*);
 void rvq_decode(const RvqDecode&, int64_t, int64_t, int64_t);
 void moments(const float*, int64_t, double*, double*);
 void affine(const float*, const float*, const float*, int64_t, int64_t, float*);
+int64_t attention_block();
+int64_t attention_scratch_size(const Attention&, int64_t);
 void attention(const Attention&, int64_t, int64_t, int64_t, int64_t, float*);
 int64_t conv_round(const Conv&, int64_t, float*);
 int64_t rvq_factorised_packed_size(int64_t, int64_t);
@@ -59,6 +61,8 @@ const Kernels& table() {
                                  rvq_decode,
                                  moments,
                                  affine,
+                                 attention_block,
+                                 attention_scratch_size,
                                  attention,
                                  conv_round,
                                  rvq_factorised_packed_size,

@@ -11,7 +11,10 @@ extern "C" __attribute__((visibility("default"))) const char* fastcodec_schemas(
          "rvq_decode(Tensor codes, Tensor codebooks) -> Tensor\n"
          "lstm(Tensor x, Tensor h, Tensor c, Tensor weight_ih, Tensor weight_hh, Tensor bias_ih, "
          "Tensor bias_hh, Tensor? packed=None, bool skip=False, SymInt precision=0) -> (Tensor, "
-         "Tensor, Tensor)\n";
+         "Tensor, Tensor)\n"
+         "residual_unit(Tensor x, Tensor weight, Tensor? bias, Tensor? alpha, Tensor point_weight, "
+         "Tensor? point_bias, Tensor? point_alpha, SymInt dilation=1, SymInt groups=1, "
+         "SymInt left=0, SymInt activation=0, float slope=0.0, SymInt precision=0) -> Tensor\n";
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastcodec, CUDA, m) {

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from fastcodec import ops
 from fastcodec.layers.conv import Conv1d
+from fastcodec.layers.plan import Leaf, Plan
 
 
-class KeyValueCache:
+class KeyValueCache(Leaf):
     """Rows [B, T, C] of keys and values, appended at the end and forgotten at the beginning.
 
     They are written behind those before until the room is used up; then what is still needed moves
@@ -19,9 +20,21 @@ class KeyValueCache:
     hardly more, and the memory is bounded by the window.
     """
 
+    counts = ("passed",)
+
     def __init__(self) -> None:
         self._rows: Tensor | None = None
         self._begin = self._end = 0
+        self.passed = 0  # rows that have come in all
+
+    @property
+    def frames(self) -> Tensor | None:
+        """The rows that are kept."""
+        return None if self._rows is None else self._rows[:, self._begin : self._end]
+
+    @frames.setter
+    def frames(self, rows: Tensor | None) -> None:
+        self._rows, self._begin, self._end = rows, 0, 0 if rows is None else rows.shape[1]
 
     def __len__(self) -> int:
         return self._end - self._begin
@@ -39,6 +52,7 @@ class KeyValueCache:
         for place, part in zip(room, parts, strict=True):
             place.copy_(part)
         self._end += count
+        self.passed += count
         return self._rows[:, self._begin : self._end]
 
     def keep(self, count: int) -> None:
@@ -134,6 +148,15 @@ class SelfAttention(nn.Module):
         )
         return self.out_proj(y)
 
+    def lower(self, plan: Plan, context: int, frequency: Tensor) -> bool:
+        """Its steps, as a layer's; see ``Plan.attend``."""
+        return (
+            self.head_features % 2 == 0
+            and self.in_proj.lower(plan)
+            and plan.attend(self.heads, self.kv_heads, self.head_features, context, frequency)
+            and self.out_proj.lower(plan)
+        )
+
 
 def rotated(rows: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
     """Rows [B, T, H * D], each pair of neighbouring features turned by its angle [T, D / 2].
@@ -153,6 +176,13 @@ def angles(position: Tensor, head_features: int, max_period: float) -> Tensor:
     Both factors and the product are rounded to float32, as upstream computes them: after minutes
     that matters more than the cosine's own rounding.
     """
-    i = torch.arange(head_features // 2, device=position.device, dtype=torch.float64)
-    frequency = (max_period ** (-2 * i / head_features)).float()
+    frequency = frequencies(head_features, max_period, position.device)
     return (position.float()[:, None] * frequency).double()
+
+
+def frequencies(
+    head_features: int, max_period: float, device: torch.device | None = None
+) -> Tensor:
+    """[D / 2] float32, radians a frame: max_period ** (-2 i / D)."""
+    i = torch.arange(head_features // 2, dtype=torch.float64, device=device)
+    return (max_period ** (-2 * i / head_features)).float()

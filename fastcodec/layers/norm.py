@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastcodec import ops
+from fastcodec.layers.plan import Plan
 from fastcodec.layers.streaming import Held, StreamingModule, WholeSignal
 
 
@@ -48,10 +48,7 @@ class GroupNorm(WholeSignal):
 
 
 class LayerNorm(StreamingModule):
-    """Normalisation over the channels of each frame.
-
-    torch's own: it takes row by row, so that a frame's bits depend on the frame alone.
-    """
+    """Normalisation over the channels of each frame."""
 
     def __init__(self, channels: int, epsilon: float = 1e-5) -> None:
         super().__init__()
@@ -60,5 +57,8 @@ class LayerNorm(StreamingModule):
         self.epsilon = epsilon
 
     def push(self, x: Tensor, state: None, final: bool = False) -> Tensor:
-        rows = x.transpose(1, 2).contiguous()
-        return F.layer_norm(rows, self.weight.shape, self.weight, self.bias, self.epsilon).mT
+        y: Tensor = ops.layer_norm(x, self.weight, self.bias, self.epsilon)
+        return y
+
+    def lower(self, plan: Plan, held: int = 0) -> bool:
+        return not held and plan.layer_norm(self)

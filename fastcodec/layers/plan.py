@@ -20,13 +20,14 @@ from operator import attrgetter, getitem
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastcodec import _native, ops
 from fastcodec.ops.push_plan import FIELDS, KINDS
 
 if TYPE_CHECKING:
     from fastcodec.layers.conv import Conv1d, ConvTranspose1d
+    from fastcodec.layers.norm import LayerNorm
     from fastcodec.layers.streaming import StreamingModule
 
 # Floats that the widest signal inside a run may have (4 MB); longer pushes go through in parts. It
@@ -47,6 +48,41 @@ class Leaf:
         return True
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a step's frames lie in what a plan carries.
+
+    ``heads``: of a ring, whose head after head is an array of its own; its row of counts says in
+    the third number where its oldest frame is. 0: frames one after the other.
+    """
+
+    step: int
+    offset: int
+    capacity: int
+    channels: int
+    heads: int = 0
+
+    def write(self, carried: Tensor, frames: Tensor) -> None:
+        """frames [B, T, C] into the memory [B, n]; a ring begins at its front."""
+        self._rows(carried)[:, :, : frames.shape[1]] = self._by_head(frames)
+
+    def read(self, carried: Tensor, length: int, oldest: int) -> Tensor:
+        """A copy of the frames [B, T, C] there."""
+        rows = self._rows(carried)
+        if self.heads and oldest:
+            rows = rows.roll(-oldest, dims=2)
+        return rows[:, :, :length].transpose(1, 2).flatten(2).clone()
+
+    def _rows(self, carried: Tensor) -> Tensor:
+        end = self.offset + self.capacity * self.channels
+        heads = max(1, self.heads)
+        shape = (heads, self.capacity, self.channels // heads)
+        return carried[:, self.offset : end].unflatten(1, shape)
+
+    def _by_head(self, frames: Tensor) -> Tensor:
+        return frames.unflatten(2, (max(1, self.heads), -1)).transpose(1, 2)
+
+
 def serves(x: Tensor) -> bool:
     """Whether a push of x may be native: as ``ops`` decide, and never under autograd."""
     return (
@@ -64,11 +100,11 @@ class Plan:
     """The steps of a run of layers; ``lower`` of each appends its own.
 
     The native side is a machine with a stack of signals. A step takes the one on top and puts its
-    result there; "branch" doubles the top, "hold" takes it away for a later convolution to add.
+    result there; "branch" doubles the top, "hold" takes it away for a later step to add.
     """
 
     def __init__(self, layers: Sequence[StreamingModule] = ()) -> None:
-        self.places: list[tuple[int, int, int, int]] = []  # step, offset, frames, channels
+        self.places: list[Place] = []
         self.size = 0  # floats to carry, of one item of the batch
         self.parameters: list[tuple[dict[str, Any], str]] = []
         self.layers: list[Conv1d | ConvTranspose1d] = []
@@ -102,6 +138,53 @@ class Plan:
         self._stack.append((self._step("activate", activation=kind), rate))
         return True
 
+    def layer_norm(self, layer: LayerNorm) -> bool:
+        """A normalisation of every frame."""
+        if not self._watch(layer, ("weight", "bias")):
+            return False
+        source, rate = self._stack.pop()
+        addresses = {name: self._address(getattr(layer, name)) for name in ("weight", "bias")}
+        channels = len(layer.weight)
+        slope = _as_field(layer.epsilon)
+        step = self._step("layer_norm", channels=channels, slope=slope, **addresses)
+        self._stack.append((step, rate))
+        return True
+
+    def attend(
+        self, heads: int, kv_heads: int, features: int, context: int, frequency: Tensor
+    ) -> bool:
+        """Attention among rows of queries, keys and values, over the last ``context`` frames.
+
+        Args:
+            features: D of a head
+            frequency: [D / 2] float32, of the rotary positions
+        """
+        _, rate = self._stack.pop()
+        width = 2 * kv_heads * features
+        step = self._step(
+            "attend",
+            channels=heads * features + width,
+            columns=heads * features,
+            groups=heads,
+            taps=kv_heads,
+            slope=_as_field(features**-0.5),
+            weight=self._address(frequency),
+        )
+        self._carry(step, width, context - 1, 2 * kv_heads)
+        self._stack.append((step, rate))
+        return True
+
+    def add(self, held: int, scale: tuple[nn.Module, str] | None) -> bool:
+        """The frames of step ``held`` plus the signal on top, times a parameter if there is one."""
+        address = 0
+        if scale is not None:
+            if not self._watch(scale[0], scale[1:]):
+                return False
+            address = self._address(getattr(*scale))
+        source, rate = self._stack.pop()
+        self._stack.append((self._step("add", held=held, weight=address), rate))
+        return True
+
     def branch(self) -> None:
         """The signal on top twice: for two paths."""
         self._step("branch")
@@ -119,12 +202,8 @@ class Plan:
     def _convolution(
         self, kind: str, layer: Conv1d | ConvTranspose1d, rate: float, capacity: int, **sizes: int
     ) -> bool:
-        own = layer._parameters
-        watched = {name: value for name, value in own.items() if value is not None}
-        if any(watched.get(name) is not getattr(layer, name) for name in _PARAMETERS):
-            return False  # one that is computed from others (weight norm) changes unseen
         packed = layer._packed.get(layer.weight, precision=layer.precision)
-        if packed is None or any(not _is_plain(value) for value in watched.values()):
+        if packed is None or not self._watch(layer, _PARAMETERS):
             return False
         source, frames = self._stack.pop()
         above = self._rows[source]
@@ -137,27 +216,37 @@ class Plan:
             groups=layer.groups,
             activation=layer.activation,
             precision=layer.precision,
-            slope=struct.unpack("<q", struct.pack("<fi", layer.slope, 0))[0],
+            slope=_as_field(layer.slope),
             weight=self._address(packed),
             bias=self._address(layer.bias),
             alpha=self._address(layer.alpha),
             **sizes,
         )
         self.layers.append(layer)
-        self.parameters += [(own, name) for name in watched]
         if capacity or kind == "conv_transpose":
             self._carry(step, layer.channels_in, capacity)
         self._stack.append((step, frames * rate))
         self._widest = max(self._widest, frames * rate * layer.channels_out)
         return True
 
+    def _watch(self, layer: nn.Module, names: Sequence[str]) -> bool:
+        """Whether its parameters of these names can be relied on; a change of one is noticed."""
+        own = layer._parameters
+        watched = {name: value for name, value in own.items() if value is not None}
+        if any(watched.get(name) is not getattr(layer, name) for name in names):
+            return False  # one that is computed from others (weight norm) changes unseen
+        if any(not _is_plain(value) for value in watched.values()):
+            return False
+        self.parameters += [(own, name) for name in watched]
+        return True
+
     def _step(self, kind: str, **fields: int) -> int:
         self._rows.append({**dict.fromkeys(FIELDS, 0), "kind": KINDS.index(kind), **fields})
         return len(self._rows) - 1
 
-    def _carry(self, step: int, channels: int, capacity: int) -> None:
+    def _carry(self, step: int, channels: int, capacity: int, heads: int = 0) -> None:
         self._rows[step] |= {"offset": self.size, "capacity": capacity}
-        self.places.append((step, self.size, capacity, channels))
+        self.places.append(Place(step, self.size, capacity, channels, heads))
         self.size += capacity * channels
 
     def _address(self, tensor: Tensor | None) -> int:
@@ -171,14 +260,13 @@ class Plan:
         if not all(leaf.steady for leaf in leaves):
             return None
         frames, counts = torch.zeros(batch_size, self.size), torch.zeros(len(self._rows), 3).long()
-        for leaf, (step, offset, capacity, channels) in zip(leaves, self.places, strict=True):
+        for leaf, place in zip(leaves, self.places, strict=True):
             length = 0 if leaf.frames is None else leaf.frames.shape[1]
-            assert length <= capacity
-            if leaf.frames is not None:
-                end = offset + length * channels
-                frames[:, offset:end] = leaf.frames.reshape(batch_size, -1)
+            assert length <= place.capacity
+            if leaf.frames is not None and length:
+                place.write(frames, leaf.frames)
             numbers = [int(getattr(leaf, name)) for name in leaf.counts]
-            counts[step, : 1 + len(numbers)] = torch.tensor([length, *numbers])
+            counts[place.step, : 1 + len(numbers)] = torch.tensor([length, *numbers])
         return Carried(leaves, self.places, frames, counts)
 
     def push(self, x: Tensor, carried: Carried) -> Tensor:
@@ -195,17 +283,16 @@ class Carried:
     """The state of a run of layers while its pushes are native."""
 
     leaves: list[Leaf]  # of the layers' own states, which are out of date
-    places: list[tuple[int, int, int, int]]
+    places: list[Place]
     frames: Tensor
     counts: Tensor
 
     def give_back(self) -> None:
         """Bring the layers' own states up to date."""
         counts = self.counts.tolist()
-        for leaf, (step, offset, _, channels) in zip(self.leaves, self.places, strict=True):
-            length, *numbers = counts[step]
-            frames = self.frames[:, offset : offset + length * channels]
-            leaf.frames = frames.reshape(len(frames), length, channels).clone()
+        for leaf, place in zip(self.leaves, self.places, strict=True):
+            length, *numbers = counts[place.step]
+            leaf.frames = place.read(self.frames, length, oldest=numbers[1])
             for name, number in zip(leaf.counts, numbers, strict=False):
                 setattr(leaf, name, type(getattr(leaf, name))(number))
 
@@ -286,6 +373,12 @@ class Runs:
 
 
 _PARAMETERS = ("weight", "bias", "alpha")
+
+
+def _as_field(number: float) -> int:
+    """A float32 in the lower half of a step's field."""
+    field: int = struct.unpack("<q", struct.pack("<fi", number, 0))[0]
+    return field
 
 
 def _is_plain(parameter: Tensor) -> bool:

@@ -7,23 +7,27 @@ parts that it is given; a language model may put in its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from fastcodec import ops
 from fastcodec.layers.attention import (
     KeyValueCache,
     SelfAttention,
     Step,
     StillCache,
     angles,
+    frequencies,
 )
 from fastcodec.layers.conv import Activation, Conv1d
 from fastcodec.layers.norm import LayerNorm
+from fastcodec.layers.plan import Leaf, Plan
 from fastcodec.layers.streaming import StreamingModule
+from fastcodec.ops._op import serves_native
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,10 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.linear2(self.linear1(x))
 
+    def lower(self, plan: Plan) -> bool:
+        """Its steps, as a streaming layer's."""
+        return self.linear1.lower(plan) and self.linear2.lower(plan)
+
 
 class TransformerLayer(nn.Module):
     """x + scale1(attention(norm1(x))), then the same with the feed-forward part.
@@ -97,16 +105,38 @@ class TransformerLayer(nn.Module):
         y = self.feed_forward(self.norm2(x))
         return x + (y if self.scale2 is None else self.scale2(y))
 
+    def lower(self, plan: Plan, context: int, frequency: Tensor) -> bool:
+        """Its steps, as a streaming layer's; False where a part is not one of those here."""
+        attention, feed_forward = self.attention, self.feed_forward
+        if type(attention) is not SelfAttention or type(feed_forward) is not FeedForward:
+            return False
+        return self._lower(
+            plan, self.norm1, self.scale1, lambda: attention.lower(plan, context, frequency)
+        ) and self._lower(plan, self.norm2, self.scale2, lambda: feed_forward.lower(plan))
+
+    @staticmethod
+    def _lower(
+        plan: Plan, norm: nn.Module, scale: nn.Module | None, body: Callable[[], bool]
+    ) -> bool:
+        """The steps of x + scale(body(norm(x)))."""
+        if not isinstance(norm, LayerNorm) or type(scale) not in (LayerScale, type(None)):
+            return False
+        plan.branch()
+        held = plan.hold(0)
+        parts = None if scale is None else (scale, "scale")
+        return norm.lower(plan) and body() and plan.add(held, parts)
+
 
 @dataclass
 class TransformerState:
-    """How many frames have passed, and each layer's keys and values.
+    """Each layer's keys and values.
 
-    ``still``: both are to be tensors of one size from the first frame on.
+    ``still``: they are to be tensors of one size from the first frame on, and so is ``position``,
+    how many frames have passed; None: the caches know.
     """
 
-    position: int | Tensor
     caches: list[KeyValueCache] | list[StillCache]
+    position: Tensor | None = None
     still: bool = False
 
     def hold_still(self) -> None:
@@ -131,19 +161,22 @@ class Transformer(StreamingModule):
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.context, self.max_period = context, max_period
+        self._features = layers[0].attention.head_features
+        self._frequency = frequencies(self._features, max_period)
 
     def init_state(self, batch_size: int) -> TransformerState:
-        return TransformerState(0, [KeyValueCache() for _ in self.layers])
+        return TransformerState([KeyValueCache() for _ in self.layers])
 
     def push(self, x: Tensor, state: TransformerState, final: bool = False) -> Tensor:
         if x.shape[2] == 0:
             return x
-        if state.still and not isinstance(state.position, Tensor):
+        if state.still and state.position is None:
             self._begin_still(x, state)
         step = self._step(x, state, final)
         for layer, cache in zip(self.layers, state.caches, strict=True):
             x = layer(x, step, cache)
-        state.position = state.position + x.shape[2]
+        if state.position is not None:
+            state.position = state.position + x.shape[2]
         return x
 
     @property
@@ -159,6 +192,16 @@ class Transformer(StreamingModule):
             StillCache(x.new_zeros(len(x), self.context - 1, width)) for _ in self.layers
         ]
 
+    def lower(self, plan: Plan, held: int = 0) -> bool:
+        context = self.context
+        if held or context is None or "oldest" in vars(self):  # one that was put in its place
+            return False
+        layers = cast(list[TransformerLayer], list(self.layers))
+        return all(layer.lower(plan, context, self._frequency) for layer in layers)
+
+    def leaves(self, state: TransformerState) -> Iterator[Leaf]:
+        return iter(cast(list[KeyValueCache], state.caches))
+
     def oldest(self, position: Tensor) -> Tensor:
         """The first position that the frames at these positions [T] see."""
         if self.context is None:
@@ -166,19 +209,27 @@ class Transformer(StreamingModule):
         return (position - self.context + 1).clamp(min=0)
 
     def _step(self, x: Tensor, state: TransformerState, final: bool) -> Step:
-        position = torch.arange(x.shape[2], device=x.device) + state.position
-        kept_from = state.position - len(state.caches[0])
-        features = cast(TransformerLayer, self.layers[0]).attention.head_features
-        angle = angles(position, features, self.max_period)
-        seen = len(state.caches[0]) + x.shape[2]
-        keep = seen if self.context is None else self.context - 1
+        cache, frames = state.caches[0], x.shape[2]
+        before = cache.passed if isinstance(cache, KeyValueCache) else cast(Tensor, state.position)
+        position = torch.arange(frames, device=x.device) + before
+        kept_from = before - len(cache)
+        cos, sin = self._turns(x, before, position)
+        keep = len(cache) + frames if self.context is None else self.context - 1
         return Step(
             first=self.oldest(position) - kept_from,
             last=position + 1 - kept_from,
-            cos=angle.cos().to(x.dtype),
-            sin=angle.sin().to(x.dtype),
+            cos=cos,
+            sin=sin,
             keep=None if final else keep,
         )
+
+    def _turns(self, x: Tensor, before: int | Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [T, D / 2] of the positions [T], the first of them ``before``."""
+        if isinstance(before, int) and serves_native("rotations", x):
+            turns = ops.rotations(self._frequency, before, len(position))
+            return turns[..., 0], turns[..., 1]
+        angle = angles(position, self._features, self.max_period)
+        return angle.cos().to(x.dtype), angle.sin().to(x.dtype)
 
 
 def transformer(channels: int, config: TransformerConfig) -> Transformer:

@@ -6,9 +6,11 @@ from fastcodec.ops.attention import attention
 from fastcodec.ops.conv1d import ACTIVATIONS, PRECISIONS, conv1d, conv1d_pack
 from fastcodec.ops.conv_transpose1d import conv_transpose1d, conv_transpose1d_pack
 from fastcodec.ops.group_norm import group_norm
+from fastcodec.ops.layer_norm import layer_norm
 from fastcodec.ops.lstm import lstm, lstm_pack
 from fastcodec.ops.push_plan import push_plan
 from fastcodec.ops.residual_unit import residual_unit
+from fastcodec.ops.rotations import rotations
 from fastcodec.ops.rvq_decode import rvq_decode
 from fastcodec.ops.rvq_decode_factorised import rvq_decode_factorised
 from fastcodec.ops.rvq_encode import rvq_encode, rvq_encode_pack
@@ -29,11 +31,13 @@ __all__ = [
     "conv_transpose1d_pack",
     "forced_backend",
     "group_norm",
+    "layer_norm",
     "lstm",
     "lstm_pack",
     "push_plan",
     "registry",
     "residual_unit",
+    "rotations",
     "rvq_decode",
     "rvq_decode_factorised",
     "rvq_encode",

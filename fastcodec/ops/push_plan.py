@@ -12,7 +12,9 @@ FIELDS = (
     "kind", "offset", "capacity", "headroom", "held", "channels", "columns", "taps", "stride",
     "dilation", "groups", "margin", "activation", "slope", "precision", "weight", "bias", "alpha",
 )  # fmt: skip
-KINDS = ("input", "conv", "conv_transpose", "activate", "branch", "hold")
+KINDS = (
+    "input", "conv", "conv_transpose", "activate", "branch", "hold", "layer_norm", "attend", "add",
+)  # fmt: skip
 
 
 def push_plan(x: Tensor, steps: Tensor, carried: Tensor, counts: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -100,6 +101,7 @@ def _frame_by_frame(case: Case, codec: Mimi, checks: Checks) -> None:
     """Our stream is the whole signal's; with moshi's ring of keys it must give moshi's stream."""
     count, wav = case.config["num_codebooks"], case.wav()
     whole_frames = wav.shape[2] // codec.hop
+    codec = copy.deepcopy(codec)  # whose native runs are made anew
     look_back_as_moshi_streams(codec)
     stream = codec.stream(n_codebooks=count)
     tokens = [

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import cast
 from unittest import mock
 
 import pytest
@@ -20,8 +22,16 @@ from fastcodec.codecs.base import Codec
 from fastcodec.layers import plan
 from fastcodec.layers.conv import Activation, Conv1d, ConvTranspose1d, set_precision
 from fastcodec.layers.lstm import Lstm
+from fastcodec.layers.norm import LayerNorm
 from fastcodec.layers.pointwise import Pointwise
 from fastcodec.layers.streaming import Held, Residual, Sequential, StreamingModule
+from fastcodec.layers.transformer import (
+    LayerScale,
+    Transformer,
+    TransformerConfig,
+    TransformerLayer,
+    transformer,
+)
 
 from .. import nets
 from ..backends import needs_native, threads
@@ -124,6 +134,89 @@ def test_every_kind_of_step(
     set_precision(net, precision, but=nn.Identity())
     with threads(n_threads):
         assert_native_is_the_same(net, pieces_of(2, sizes, batch))
+
+
+TRANSFORMERS = {
+    "window": TransformerConfig(layers=2, heads=2, feed_forward=31, context=5),
+    "itself alone": TransformerConfig(layers=1, heads=1, feed_forward=8, context=1),
+    "longer than a block": TransformerConfig(layers=1, heads=2, feed_forward=8, context=75),
+    "shared keys": TransformerConfig(
+        layers=2, heads=4, kv_heads=2, head_features=10, feed_forward=16, activation="silu",
+        context=12, layer_scale=False, max_period=500.0,
+    ),
+}  # fmt: skip
+
+
+def with_transformer(name: str) -> Sequential:
+    """Between layers of other rates, two steps a frame."""
+    net = Sequential(
+        ConvTranspose1d(2, 8, 4, 2, cut_right=2),
+        transformer(8, TRANSFORMERS[name]),
+        LayerNorm(8),
+        Conv1d(8, 3, 3, left=2),
+    )
+    return with_random_weights(net)  # type: ignore[return-value]
+
+
+@settings(max_examples=200)
+@given(
+    st.sampled_from(sorted(TRANSFORMERS)),
+    SIZES,
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.sampled_from(sorted(ops.PRECISIONS)),
+)
+def test_transformers(
+    name: str, sizes: list[int], batch: int, n_threads: int, precision: str
+) -> None:
+    net, pieces = with_transformer(name), pieces_of(2, sizes, batch)
+    set_precision(net, precision, but=nn.Identity())
+    with threads(n_threads):
+        assert_native_is_the_same(net, pieces)
+        with torch.no_grad():
+            assert torch.equal(torch.cat(pushed(net, pieces), dim=2), net(torch.cat(pieces, dim=2)))
+
+
+def test_a_push_through_a_transformer_is_one_call() -> None:
+    net, pieces = with_transformer("window"), pieces_of(2, [3] * 9, 1)
+    with native_pushes() as steps:
+        pushed(net, pieces)
+    assert steps == [30] * 7  # all but the first and the final one
+
+
+def test_a_transformer_goes_back_to_its_own_caches() -> None:
+    """After the ring has gone round, in the middle of it, and on again."""
+    net, pieces = with_transformer("shared keys"), pieces_of(2, [5] * 20, 2)
+    want = pushed(net, pieces)
+    with torch.no_grad():
+        state = net.init_state(2)
+        for i, x in enumerate(pieces):
+            if i % 5 == 4:
+                state.give_back()
+                _, transformer_state, *_ = state
+                assert all(len(cache) == 11 for cache in transformer_state.caches)
+            assert torch.equal(net.push(x, state, i == 19), want[i])
+
+
+class Louder(LayerScale):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def test_a_transformer_of_other_parts_has_no_plan() -> None:
+    pieces = pieces_of(2, [10] * 4, 1)
+    for change in ("scale", "all before"):
+        net = with_transformer("window")
+        part = cast(Transformer, net.layers[1])
+        if change == "scale":
+            layer = cast(TransformerLayer, part.layers[1])
+            layer.scale2 = Louder(8)
+        else:
+            part.context = None
+        assert_native_is_the_same(net, pieces)
+        with native_pushes() as steps:
+            pushed(net, pieces)
+        assert max(steps) == 3  # the layers after it
 
 
 @functools.cache
@@ -237,11 +330,14 @@ def change_precision(net: Sequential) -> None:
 CHANGES = [change_precision, change_in_place, change_data, change_parameters, change_kind]
 
 
+@pytest.mark.parametrize("make", [lambda: small(1), lambda: with_transformer("window")])
 @pytest.mark.parametrize("change", CHANGES)
-def test_changed_parameters_count_from_the_next_push(change: Callable[[Sequential], None]) -> None:
+def test_changed_parameters_count_from_the_next_push(
+    change: Callable[[Sequential], None], make: Callable[[], Sequential]
+) -> None:
     results = []
     for plans in (True, False):
-        net, pieces = small(1), pieces_of(2, [30] * 6, 1)
+        net, pieces = make(), pieces_of(2, [30] * 6, 1)
         state, parts = net.init_state(1), []
         with torch.no_grad(), native_pushes() as steps:
             for i, x in enumerate(pieces):
@@ -253,6 +349,22 @@ def test_changed_parameters_count_from_the_next_push(change: Callable[[Sequentia
                     with without_plans():
                         parts.append(net.push(x, state, i == 5))
         assert len(steps) == (4 if plans else 0)
+        results.append(torch.cat(parts, dim=2))
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("name", dict(with_transformer("window").layers[1].named_parameters()))
+def test_each_parameter_of_a_transformer_is_watched(name: str) -> None:
+    """One that is replaced alone, with the others as they were."""
+    results = []
+    for ways in (contextlib.nullcontext, without_plans):
+        net, pieces = with_transformer("window"), pieces_of(2, [5] * 5, 1)
+        part = net.layers[1].get_submodule(name.rpartition(".")[0])
+        leaf, state = name.rpartition(".")[2], net.init_state(1)
+        with torch.no_grad(), ways():
+            parts = [net.push(x, state) for x in pieces[:3]]
+            setattr(part, leaf, nn.Parameter(getattr(part, leaf).detach() + 0.1))
+            parts += [net.push(x, state) for x in pieces[3:]]
         results.append(torch.cat(parts, dim=2))
     assert torch.equal(*results)
 

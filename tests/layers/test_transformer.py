@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastcodec.layers.attention import KeyValueCache, angles, rotated
+from fastcodec import ops
+from fastcodec.layers.attention import KeyValueCache, angles, frequencies, rotated
 from fastcodec.layers.transformer import (
     Transformer,
     TransformerConfig,
@@ -107,7 +108,7 @@ def test_it_sees_its_window_and_no_further() -> None:
     """A frame of 3 layers reaches 3 * 4 frames back; the first that does not is as if silent."""
     net, x = make("window"), nets.signal(1, CHANNELS, 40) * 10
     y = net(x)
-    x[..., 10] += 1
+    x[:, ::2, 10] += 1
     changed = (net(x) != y).any(dim=1)[0].nonzero()[:, 0].tolist()
     assert changed == list(range(10, 10 + 3 * 4 + 1))
 
@@ -147,6 +148,18 @@ def test_turning_by_float32_angles() -> None:
     ).unsqueeze(1)
     torch.testing.assert_close(got.double(), torch.view_as_real(pairs).flatten(2))
     assert torch.equal(got[:, 0], rows[:, 0])
+
+
+@needs_native
+def test_the_native_rotations_are_torchs() -> None:
+    """To the bit, but for a cosine that lies between two floats; hours into a stream, too."""
+    frequency = frequencies(64, 10000.0)
+    for position in (0, 7, 12345, 5_000_000):
+        turns = ops.rotations(frequency, position, 9)
+        angle = angles(torch.arange(position, position + 9), 64, 10000.0)
+        want = torch.stack([angle.cos(), angle.sin()], dim=2)
+        assert (turns.double() - want).abs().max() <= 2.0**-25
+        assert torch.equal(turns[2:5], ops.rotations(frequency, position + 2, 3))
 
 
 def test_gradients() -> None:

@@ -20,6 +20,7 @@ BATCHED = {
     "conv1d": {0: 0, 3: 0},
     "conv_transpose1d": {0: 0},
     "group_norm": {0: 0},
+    "layer_norm": {0: 0},
     "lstm": {0: 0, 1: 1, 2: 1},
     "rvq_decode": {0: 0},
     "rvq_encode": {0: 0},
@@ -51,6 +52,7 @@ def _attention() -> Iterator[Args]:
         (4, 2, 33, 20, 20),
         (1, 1, 130, 2, 70),
         (2, 2, 64, 3, 100),
+        (1, 1, 20, 60, 50),
     ]
     for i, (heads, kv_heads, d, frames, keys) in enumerate(shapes):
         r, batch = _random(i), 1 + i % 3
@@ -113,6 +115,12 @@ def _conv_transpose1d() -> Iterator[Args]:
 
 def _group_norm() -> Iterator[Args]:
     for i, (batch, c, frames) in enumerate([(1, 1, 2), (3, 2, 1), (2, 33, 257), (1, 16, 513)]):
+        r = _random(i)
+        yield (3 * r(batch, c, frames) + 1, r(c), r(c), 1e-5)
+
+
+def _layer_norm() -> Iterator[Args]:
+    for i, (batch, c, frames) in enumerate([(1, 3, 2), (3, 5, 1), (2, 33, 57), (1, 512, 5)]):
         r = _random(i)
         yield (3 * r(batch, c, frames) + 1, r(c), r(c), 1e-5)
 
@@ -197,6 +205,7 @@ ODD: dict[str, Callable[[], Iterator[Args]]] = {
     "conv1d": _conv1d,
     "conv_transpose1d": _conv_transpose1d,
     "group_norm": _group_norm,
+    "layer_norm": _layer_norm,
     "lstm": _lstm,
     "rvq_decode": _rvq_decode,
     "rvq_encode": _rvq_encode,
@@ -232,6 +241,7 @@ def large(name: str) -> list[Args]:
             (r(3, 128, 700), r(128, 64, 10), r(64), None, None, None, 5, 1, 1, 0.0, MEDIUM),
         ],
         "group_norm": [(r(3, 64, 5000), r(64), r(64), 1e-5)],
+        "layer_norm": [(r(3, 64, 9000), r(64), r(64), 1e-5)],
         "lstm": [(r(3, 96, 300), *lstm, None, True)],
         "rvq_decode": [(codes, books)],
         "rvq_encode": [(r(3, 64, 900), books, None)],
