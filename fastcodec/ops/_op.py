@@ -202,6 +202,12 @@ def serves_native(name: str, x: Tensor) -> bool:
     )
 
 
+def triton_kernel(name: str, x: Tensor, *args: Any) -> Callable[..., Any] | None:
+    """The Triton kernel of ``kernels/<name>.py`` where a call decided by x is to take it."""
+    wanted = _forced == "triton" or (_forced is None and x.device.type == "cuda")
+    return _triton.kernel(name) if wanted and _triton.why_not(name, args, x) is None else None
+
+
 def _vjp_of(
     reference: Callable[..., Any], native: Callable[..., tuple[Tensor | None, ...] | None] | None
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:

@@ -7,15 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcodec.ops._op import declare_schema, op, serves_native
+from fastcodec.ops._op import declare_schema, op, serves_native, triton_kernel
 from fastcodec.ops.conv1d import ACTIVATIONS, activate
 
 
 def _native_vjp(args: list[Any], grad: Tensor) -> tuple[Tensor | None, ...] | None:
     x, alpha, beta = args
-    if not serves_native("snake_backward", x):
+    if serves_native("snake_backward", x):
+        dx, d_alpha, d_beta = snake_backward(grad, x, alpha, beta)
+    elif kernel := triton_kernel("snake_backward", x, grad, x, alpha, beta):
+        dx, d_alpha, d_beta = kernel(grad, x, alpha, beta)
+    else:
         return None
-    dx, d_alpha, d_beta = torch.ops.fastcodec.snake_backward(*_alike(grad, x), alpha, beta)
     return (dx, d_alpha + d_beta, None) if beta is None else (dx, d_alpha, d_beta)
 
 
