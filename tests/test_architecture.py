@@ -29,9 +29,8 @@ MAY_IMPORT = {
 TOP = "(top)"  # the package itself: `import fastcodec`
 # Modules right under fastcodec/; the compiled one is known by its stub.
 TOP_MODULES = {path.stem: path for path in PACKAGE.glob("*.py*") if path.stem != "__init__"}
-# csrc/*: what binds, plans and picks the kernels; kernels/*: what ops/snake.py declares beside snake.
-NOT_OPS = {"register", "isa", "table", "register_cuda", "plan", "residual_unit_plan"}
-NOT_OPS |= {"snake_backward"}
+# csrc/*: what binds and picks the kernels; kernels/*: what ops/snake.py declares beside snake.
+NOT_OPS = {"register", "isa", "table", "register_cuda", "snake_backward"}
 
 
 def python_files(folder: Path) -> list[Path]:
