@@ -42,12 +42,11 @@ import triton.language as tl
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from fastcodec.kernels._tools import INT32_MOST, Offline, launcher
+from fastcodec.kernels._tools import INT32_MOST, MEDIUM, Offline, launcher
 from fastcodec.kernels.activation import KINDS, activated
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 NONE, SNAKE = tl.constexpr(0), tl.constexpr(3)
-MEDIUM = 2
 FLOATS = (torch.float32, torch.bfloat16)
 
 
@@ -438,9 +437,8 @@ def repacked(weight: Tensor, shape: Shape, transposed: bool) -> Tensor:
 
     def make(w: Tensor) -> Tensor:
         grouped = w.unflatten(0, (shape.groups, -1))
-        grouped = (
-            grouped.transpose(1, 2) if transposed else grouped
-        )  # groups, width, channels, taps
+        if transposed:
+            grouped = grouped.transpose(1, 2)  # to groups, width, channels, taps
         return grouped.permute((3, 2, 0, 1) if few else (3, 0, 1, 2)).to(dtype).contiguous()
 
     return kept(weight, (dtype, few, shape.groups, transposed), make)
